@@ -1,0 +1,1 @@
+"""The `vxl` command line: one file a command, heavy imports inside."""

@@ -1,0 +1,1 @@
+"""Compressors: grid cells to tokens. ``base`` is the contract, every other file one method."""

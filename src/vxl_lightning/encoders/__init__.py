@@ -1,0 +1,1 @@
+"""Encoders: frozen vision towers that turn frames into grid cells. ``base`` is the contract."""

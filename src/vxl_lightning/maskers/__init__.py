@@ -1,0 +1,1 @@
+"""Maskers: which cells to hide during reconstructive pretraining. ``base`` is the contract."""

@@ -1,0 +1,1 @@
+"""Thin LightningModules over the models, with optimisers and schedules beside them."""

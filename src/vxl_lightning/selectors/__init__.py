@@ -1,0 +1,1 @@
+"""Selectors: what of a compressed video a question needs. ``base`` is the contract."""
