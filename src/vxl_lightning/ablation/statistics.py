@@ -1,0 +1,215 @@
+"""Accuracies with standard errors, chance levels and paired tests, all from one table of answers.
+
+The table is question level: one row per (variant, retention, seed, question), with the columns of
+`PREDICTION_COLUMNS`. The mathematics of the tests is scipy's.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Array = NDArray[np.float64]
+Row = tuple[str, float]
+"""A row of the ablation's table: (variant, retention)."""
+
+PREDICTION_COLUMNS = (
+    "variant",
+    "retention",
+    "seed",
+    "video",
+    "question_id",
+    "task",
+    "question",
+    "choices",
+    "answer",
+    "prediction",
+    "correct",
+)
+
+ALL_TASKS = "all"
+"""Name under which the accuracy over all questions is reported."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy of one row on one task.
+
+    Attributes:
+        n: questions, counted once however many seeds answered them.
+        videos: videos these questions come from.
+        mean: over questions and seeds.
+        se: standard error over the sampled questions, clustered by video (questions of one video
+            share its footage and its tokens, so they are not independent).
+        seeds: seeds averaged.
+        se_seeds: standard error of the mean over seeds; NaN with one seed.
+    """
+
+    variant: str
+    retention: float
+    task: str
+    n: int
+    videos: int
+    mean: float
+    se: float
+    seeds: int
+    se_seeds: float
+
+
+@dataclass(frozen=True)
+class Chance:
+    """What can be had without watching: ``uniform`` guesses among the choices, ``majority`` always says the commonest answer."""
+
+    task: str
+    n: int
+    uniform: float
+    majority: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired test of row ``a`` against row ``b`` on the same questions; ``difference`` is mean(a) - mean(b)."""
+
+    a: Row
+    b: Row
+    task: str
+    n: int
+    difference: float
+    p: float
+    test: str
+
+
+def clustered_mean(values: Array, clusters: Sequence[str]) -> tuple[float, float]:
+    """Mean of ``values [n]`` and its cluster-robust standard error.
+
+    The estimator of Liang and Zeger (1986) for a mean: residuals are summed within a cluster before
+    they are squared, with the G/(G-1) correction for G clusters. With every value a cluster of its
+    own it is the usual standard error.
+    """
+    mean = float(values.mean())
+    names, which = np.unique(np.asarray(clusters), return_inverse=True)
+    groups = len(names)
+    if groups < 2:
+        return mean, float("nan")
+    sums = np.bincount(which, weights=values - mean, minlength=groups)
+    return mean, float(np.sqrt(groups / (groups - 1) * np.square(sums).sum()) / len(values))
+
+
+def mcnemar(a: Array, b: Array) -> float:
+    """Two-sided exact McNemar p-value for paired right/wrong answers ``[n]`` (McNemar 1947, binomial form)."""
+    only_a, only_b = int(((a > 0) & (b == 0)).sum()), int(((a == 0) & (b > 0)).sum())
+    if only_a + only_b == 0:
+        return 1.0
+    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def sign_flip(differences: Array, clusters: Sequence[str], resamples: int = 9999) -> float:
+    """Two-sided permutation p-value that paired ``differences [n]`` have mean zero.
+
+    Under the null the two rows may be exchanged; they are exchanged for all questions of a video
+    together. The resampling has a fixed seed, so the same answers give the same p.
+    """
+    _, which = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(which, weights=differences)
+    sums = sums[np.abs(sums) > 1e-12]  # exchanging equals changes nothing
+    if len(sums) < 2:  # one exchange can only turn the difference round, which is no surprise
+        return 1.0
+
+    def statistic(x: Array, axis: int = -1) -> Any:
+        # Rounded: sums in another order must tie with the observed one.
+        return np.round(x.sum(axis=axis), 9)
+
+    test = stats.permutation_test(
+        (sums,), statistic, permutation_type="samples", n_resamples=resamples, vectorized=True, batch=500, axis=-1,
+        rng=np.random.default_rng(0),
+    )  # fmt: skip
+    return float(test.pvalue)
+
+
+def _by_row(predictions: Iterable[dict[str, Any]]) -> dict[Row, list[dict[str, Any]]]:
+    rows: dict[Row, list[dict[str, Any]]] = {}
+    for p in predictions:
+        rows.setdefault((p["variant"], p["retention"]), []).append(p)
+    return rows
+
+
+def tasks_of(predictions: Iterable[dict[str, Any]]) -> list[str]:
+    """The tasks in order of first appearance, then `ALL_TASKS`."""
+    return [*dict.fromkeys(p["task"] for p in predictions), ALL_TASKS]
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """``value [n, S]``: right (1) or wrong (0) for every question and seed, questions in a fixed order."""
+
+    questions: list[str]
+    videos: list[str]
+    value: Array
+
+
+def _scores(predictions: list[dict[str, Any]], task: str) -> _Scores:
+    chosen = [p for p in predictions if task in (ALL_TASKS, p["task"])]
+    seeds = sorted({p["seed"] for p in chosen})
+    video = {p["question_id"]: p["video"] for p in chosen}
+    questions = sorted(video)
+    row, column = {q: i for i, q in enumerate(questions)}, {s: i for i, s in enumerate(seeds)}
+    value = np.full((len(questions), len(seeds)), np.nan)
+    for p in chosen:
+        value[row[p["question_id"]], column[p["seed"]]] = float(p["correct"])
+    assert not np.isnan(value).any(), "every seed of a row answers every question"
+    return _Scores(questions, [video[q] for q in questions], value)
+
+
+def accuracies(predictions: Sequence[dict[str, Any]]) -> list[Accuracy]:
+    """Accuracy of every row on every task and on all together."""
+    result = []
+    for (variant, retention), answers in _by_row(predictions).items():
+        for task in tasks_of(answers):
+            s = _scores(answers, task)
+            mean, se = clustered_mean(s.value.mean(1), s.videos)
+            n_seeds = s.value.shape[1]
+            se_seeds = float(stats.sem(s.value.mean(0))) if n_seeds > 1 else float("nan")
+            result.append(
+                Accuracy(variant, retention, task, len(s.questions), len(set(s.videos)), mean, se, n_seeds, se_seeds)
+            )
+    return result
+
+
+def chances(predictions: Sequence[dict[str, Any]]) -> list[Chance]:
+    """Chance levels of each task, from the questions' own choices and true answers."""
+    questions = {p["question_id"]: p for p in predictions}
+    result = []
+    for task in tasks_of(predictions):
+        chosen = [p for p in questions.values() if task in (ALL_TASKS, p["task"])]
+        uniform = float(np.mean([1 / len(p["choices"]) for p in chosen]))
+        if task == ALL_TASKS:  # one guess for all tasks would be meaningless: the per-task ones, pooled
+            majority = sum(c.majority * c.n for c in result) / len(chosen)
+        else:
+            _, counts = np.unique([p["answer"] for p in chosen], return_counts=True)
+            majority = float(counts.max() / len(chosen))
+        result.append(Chance(task, len(chosen), uniform, majority))
+    return result
+
+
+def compare(predictions: Sequence[dict[str, Any]], a: Row, b: Row) -> list[Comparison]:
+    """Paired tests of row ``a`` against row ``b``, per task and over all.
+
+    One seed each: the exact McNemar test on questions. Several: per-question means over the seeds,
+    with `sign_flip`. No correction for the number of comparisons is made; a reader who scans many
+    should make one.
+    """
+    rows = _by_row(predictions)
+    result = []
+    for task in tasks_of(rows[a]):
+        x, y = _scores(rows[a], task), _scores(rows[b], task)
+        assert x.questions == y.questions, "rows of one ablation answer the same questions"
+        mean_x, mean_y = x.value.mean(1), y.value.mean(1)
+        if x.value.shape[1] == y.value.shape[1] == 1:
+            p, test = mcnemar(mean_x, mean_y), "McNemar, exact"
+        else:
+            p, test = sign_flip(mean_x - mean_y, x.videos), "sign-flip permutation by video"
+        result.append(Comparison(a, b, task, len(x.questions), float((mean_x - mean_y).mean()), p, test))
+    return result
