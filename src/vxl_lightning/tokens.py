@@ -85,8 +85,13 @@ class VideoGrid:
         enters a compressor and not at every construction.
         """
         m = self.frame_mask
-        _expect(bool(m[:, 0].all()), "VideoGrid.frame_mask: every video needs at least one valid frame, and it comes first")
-        _expect(not bool((m[:, 1:] & ~m[:, :-1]).any()), "VideoGrid.frame_mask: padding frames must come after all valid ones")
+        _expect(
+            bool(m[:, 0].all()), "VideoGrid.frame_mask: every video needs at least one valid frame, and it comes first"
+        )
+        _expect(
+            not bool((m[:, 1:] & ~m[:, :-1]).any()),
+            "VideoGrid.frame_mask: padding frames must come after all valid ones",
+        )
         valid = self.features if bool(m.all()) else self.features[m]
         if not bool(torch.isfinite(valid).all()):
             where = (~torch.isfinite(self.features).all(-1) & m[:, :, None, None]).nonzero()[0].tolist()
@@ -139,7 +144,10 @@ class VideoTokens:
     def __post_init__(self) -> None:
         n = self.features.shape[0]
         _expect(self.features.ndim == 2, f"VideoTokens.features must be [N,D], got {tuple(self.features.shape)}")
-        _expect(self.position.shape == (n, 3), f"VideoTokens.position must be [N,3] = {(n, 3)}, got {tuple(self.position.shape)}")
+        _expect(
+            self.position.shape == (n, 3),
+            f"VideoTokens.position must be [N,3] = {(n, 3)}, got {tuple(self.position.shape)}",
+        )
         _expect(self.span.shape == (n, 2), f"VideoTokens.span must be [N,2] = {(n, 2)}, got {tuple(self.span.shape)}")
         _expect(self.source.ndim == 4, f"VideoTokens.source must be [B,T,H,W], got {tuple(self.source.shape)}")
         _expect(

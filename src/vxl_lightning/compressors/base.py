@@ -189,7 +189,9 @@ class GroupCompressor(Compressor):
         )
         k = self.tokens_per_group(h, w)
         out, local = self.compress_groups(groups)
-        assert out.shape[:2] == (len(video), k), f"compress_groups gave {tuple(out.shape)}, announced {k} tokens a group"
+        assert out.shape[:2] == (len(video), k), (
+            f"compress_groups gave {tuple(out.shape)}, announced {k} tokens a group"
+        )
         ordinal = torch.arange(count, device=device).expand(b, count)[alive]
         local = torch.where(local >= 0, local + (ordinal * k)[:, None, None, None], local)
         local = local.masked_fill(~groups.valid[:, :, None, None], -1)
@@ -223,9 +225,9 @@ class GroupCompressor(Compressor):
             empty = grid.features.new_zeros(0, self.out_dim)
             none = torch.empty(b, 0, h, w, dtype=torch.long, device=empty.device)
             zeros = torch.zeros(b, dtype=torch.long, device=empty.device)
-            return VideoTokens(empty, zeros, empty.new_zeros(0, 3).float(), empty.new_zeros(0, 2).float(), none), replace(
-                state, pending=grid
-            )
+            return VideoTokens(
+                empty, zeros, empty.new_zeros(0, 3).float(), empty.new_zeros(0, 2).float(), none
+            ), replace(state, pending=grid)
         done = grid.frames(0, ready).check()
         tokens = self._compress(done, query, first_group=state.consumed // self.group_size)
         rest = grid.frames(ready, t) if ready < t else None

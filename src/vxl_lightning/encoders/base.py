@@ -51,7 +51,12 @@ class Encoder(nn.Module, ABC):
         Raises:
             ValueError: frames that are not uint8 RGB of ``frame_size``.
         """
-        if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or tuple(frames.shape[2:]) != self.frame_size:
+        if (
+            frames.dtype != torch.uint8
+            or frames.ndim != 4
+            or frames.shape[1] != 3
+            or tuple(frames.shape[2:]) != self.frame_size
+        ):
             raise ValueError(
                 f"{type(self).__name__} takes uint8 frames [T,3,{self.frame_size[0]},{self.frame_size[1]}], "
                 f"got {frames.dtype} {tuple(frames.shape)}"
@@ -67,7 +72,9 @@ class Encoder(nn.Module, ABC):
         import json
         from dataclasses import asdict
 
-        digest = hashlib.sha256(json.dumps([type(self).__name__, asdict(self.config)], sort_keys=True, default=str).encode())
+        digest = hashlib.sha256(
+            json.dumps([type(self).__name__, asdict(self.config)], sort_keys=True, default=str).encode()
+        )
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())

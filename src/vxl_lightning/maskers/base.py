@@ -87,5 +87,7 @@ def hide_top(score: Tensor, grid: VideoGrid, count: list[int]) -> Tensor:
     valid = grid.frame_mask[:, :, None, None].expand_as(score)
     ranked = score.float().masked_fill(~valid, float("-inf")).flatten(1)
     order = ranked.argsort(dim=1, descending=True, stable=True)
-    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+    rank = torch.empty_like(order).scatter_(
+        1, order, torch.arange(order.shape[1], device=order.device).expand_as(order)
+    )
     return (rank < torch.tensor(count, device=rank.device)[:, None]).view_as(score)

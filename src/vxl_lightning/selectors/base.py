@@ -26,7 +26,9 @@ class Candidates:
         if self.features.ndim != 3:
             raise ValueError(f"Candidates.features must be [G,K,D], got {tuple(self.features.shape)}")
         if self.times.shape != self.features.shape[:1]:
-            raise ValueError(f"Candidates.times must be [G] = {tuple(self.features.shape[:1])}, got {tuple(self.times.shape)}")
+            raise ValueError(
+                f"Candidates.times must be [G] = {tuple(self.features.shape[:1])}, got {tuple(self.times.shape)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
