@@ -9,6 +9,7 @@ imported to those and to this project's own distribution.
 import difflib
 import importlib.metadata as metadata
 import inspect
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -18,6 +19,8 @@ from importlib import import_module
 from typing import Any
 
 from vxl_lightning.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 OWN_DISTRIBUTION = "vxl-lightning"
 ALLOW_VARIABLE = "VXL_PLUGINS"
@@ -254,17 +257,26 @@ def _scan() -> list[Plugin]:
     found: list[Plugin] = []
     seen: set[str] = set()
     for dist in metadata.distributions():
-        try:
-            points = [p for p in dist.entry_points if p.group in kinds]
-            name, version = (dist.metadata["Name"], dist.version) if points else ("", "")
-        except Exception:  # damaged metadata of one package must not hide the others
+        name, version, points = _read(dist)
+        points = [p for p in points if p.group in kinds]
+        if not points:
             continue
         # The first of two copies on the path is the one that Python imports.
-        if not name or _normal(name) in seen:
+        if _normal(name) in seen:
             continue
         seen.add(_normal(name))
-        found += [Plugin(p.name, kinds[p.group], name, version or "unknown", p.value) for p in points]
+        found += [Plugin(p.name, kinds[p.group], name, version, p.value) for p in points]
     return sorted(found, key=lambda p: (list(CONTRACTS).index(p.kind), p.name, _normal(p.distribution)))
+
+
+def _read(dist: metadata.Distribution) -> tuple[str, str, list[metadata.EntryPoint]]:
+    """Name, version and entry points; the damaged metadata of one package must not hide the others."""
+    try:
+        about = dist.metadata
+        return str(about["Name"] or "unknown"), str(about["Version"] or "unknown"), list(dist.entry_points)
+    except Exception as e:
+        _log.warning("skipped a package with damaged metadata, %s: %s", getattr(dist, "_path", dist), _line(e))
+        return "unknown", "unknown", []
 
 
 @cache
