@@ -57,7 +57,7 @@ def test_the_written_configuration_reads_back(tmp_path: Path) -> None:
     ("override", "expected"),
     [
         ("sed=1", "did you mean 'seed'"),
-        ("inner.stpes=1", "'inner.stpes'; did you mean 'steps'"),
+        ("inner.stpes=1", "'inner.stpes' (did you mean 'steps'"),
         ("seed=abc", "seed"),
         ("seed", "not key=value"),
         ("compressor=dtss", "dts"),

@@ -10,7 +10,6 @@ import inspect
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
-from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
@@ -19,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from vxl_lightning import registry
 from vxl_lightning.errors import UserError
 
 T = TypeVar("T")
@@ -150,16 +150,10 @@ def _check_keys(schema: type, layer: Mapping[str, Any], where: str, prefix: str)
     hints = get_type_hints(schema)
     for key, value in layer.items():
         if key not in known:
-            raise UserError(f"{where}: unknown key {prefix + str(key)!r}; {suggest(str(key), known)}")
+            near = registry.did_you_mean(str(key), known)
+            raise UserError(f"{where}: unknown key {prefix + str(key)!r}{near}; allowed: {', '.join(known)}")
         if is_dataclass(hints[key]) and isinstance(value, Mapping):
             _check_keys(cast(type, hints[key]), value, where, f"{prefix}{key}.")
-
-
-def suggest(wrong: str, known: Sequence[str]) -> str:
-    """``did you mean 'x'? (allowed: ...)``"""
-    near = get_close_matches(wrong, known, n=1, cutoff=0.5)
-    allowed = f"allowed: {', '.join(sorted(known))}"
-    return f"did you mean {near[0]!r}? ({allowed})" if near else allowed
 
 
 def _expand(schema: type, config: DictConfig, layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,8 +176,6 @@ def _expand(schema: type, config: DictConfig, layer: Mapping[str, Any]) -> dict[
 
 
 def _fill_components(config: Any) -> None:
-    from vxl_lightning import registry
-
     for f in fields(config):
         value = getattr(config, f.name)
         if "kind" in f.metadata and value:

@@ -104,7 +104,7 @@ def _attention() -> str:
 def _plugins() -> str:
     from vxl_lightning import registry
 
-    found = registry.installed()
+    found = registry.checked()
     broken = [p for p in found if p.error]
     if broken:
         raise RuntimeError("; ".join(f"{p.kind} {p.name}: {p.error}" for p in broken))
