@@ -1,8 +1,8 @@
 """The two libraries that open videos, behind one small interface.
 
-torchcodec is the first choice. Its wheels are tied to one build of torch and load FFmpeg's shared libraries at import, so
-it cannot load everywhere; PyAV brings its own FFmpeg and serves then. Both sample by time: the frame returned for a time is
-the one on screen at it.
+torchcodec is the first choice. Its wheels are tied to one build of torch and load FFmpeg's shared libraries at
+import, so it cannot load everywhere; PyAV brings its own FFmpeg and serves then. Both sample by time: the frame
+returned for a time is the one on screen at it.
 """
 
 import functools

@@ -1,15 +1,16 @@
 """Decode and write videos: by time, resized while decoding, in chunks, within limits.
 
-What the limits cover: size, length and frame count are checked before a frame is decoded; only regular files (or bytes) are
-opened, so no pipe or address can block. ``Limits.timeout`` bounds the seconds spent inside the decoder for one video, even if
-native code never returns: each call runs on its own thread and is abandoned at the deadline. An abandoned thread ends
-with its process; nothing in-process can stop it sooner.
+What the limits cover: size, length and frame count are checked before a frame is decoded; only regular files (or
+bytes) are opened, so no pipe or address can block. ``Limits.timeout`` bounds the seconds spent inside the decoder for
+one video, even if native code never returns: each call runs on its own thread and is abandoned at the deadline. An
+abandoned thread ends with its process; nothing in-process can stop it sooner.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,7 +80,7 @@ class _Clock:
         self.left -= time.monotonic() - began
         if not outcome:
             raise DecodeError(
-                f"{self._name}: decoding took longer than {self._seconds:g} s; re-encode the video or raise Limits.timeout"
+                f"{self._name}: decoding took over {self._seconds:g} s; re-encode the video or raise Limits.timeout"
             )
         good, value = outcome[0]
         if not good:
@@ -113,14 +114,15 @@ def _open(
         frames, seconds = info.num_frames / reader.header_frames, info.duration / reader.header_duration
         if max(frames, seconds) < 0.98:
             raise DecodeError(
-                f"{name}: damaged: {info.num_frames} of the {reader.header_frames} frames its header promises can be read; "
+                f"{name}: damaged: {info.num_frames} of the {reader.header_frames} frames in its header can be read; "
                 "fetch it again or re-encode it"
             )
     if info.num_frames == 0 or info.duration <= 0:
         raise DecodeError(f"{name}: damaged: its video stream holds no frame; fetch it again or drop the record")
     if info.duration > limits.max_duration:
         raise DecodeError(
-            f"{name}: lasts {info.duration:.0f} s, allowed are {limits.max_duration:.0f} s; cut it or raise Limits.max_duration"
+            f"{name}: lasts {info.duration:.0f} s, allowed are {limits.max_duration:.0f} s; "
+            "cut it or raise Limits.max_duration"
         )
     if info.width * info.height > limits.max_pixels:
         raise DecodeError(
@@ -189,7 +191,7 @@ def stream_frames(
     """
     if chunk < 1:
         raise ValueError(f"chunk={chunk}: at least one frame is decoded at a time")
-    if any(b < a for a, b in zip(times, times[1:], strict=False)):
+    if any(b < a for a, b in pairwise(times)):
         raise ValueError("times must ascend; sort them")
     reader, clock, label = _open(source, size, limits, backend, name)
     try:
@@ -236,9 +238,7 @@ def write_video(path: str | Path, frames: Tensor, fps: float, *, crf: int = 18, 
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != 3 or frames.shape[0] == 0:
         raise UserError(f"write_video takes uint8 frames [T,3,h,w], got {frames.dtype} {tuple(frames.shape)}")
     if frames.shape[2] % 2 or frames.shape[3] % 2:
-        raise UserError(
-            f"write_video: H.264 needs even height and width, got {tuple(frames.shape[2:])}; crop or resize"
-        )
+        raise UserError(f"write_video: H.264 needs even height and width, got {tuple(frames.shape[2:])}; crop it")
     write = write_torchcodec if (backend or default_backend()) == "torchcodec" else write_pyav
     try:
         with published(Path(path)) as temporary:

@@ -45,7 +45,5 @@ def inside(root: Path, name: str, what: str) -> Path:
     """
     path = (root / name).resolve()
     if Path(name).is_absolute() or not path.is_relative_to(root.resolve()):
-        raise UserError(
-            f"{what}: {name!r} leaves its root {str(root)!r}; give a path relative to that folder, without '..'"
-        )
+        raise UserError(f"{what}: {name!r} leaves {str(root)!r}; give a path relative to that folder, without '..'")
     return path

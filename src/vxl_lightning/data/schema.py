@@ -53,7 +53,7 @@ class Sample:
         """
         if not isinstance(record, dict):
             raise UserError(
-                f"{where}: a record must be a JSON object with id, video and conversations, got {_kind(record)}"
+                f"{where}: a record must be an object with id, video and conversations, got {_kind(record)}"
             )
         name = record.get("id")
         if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
@@ -80,7 +80,8 @@ def _turn(turn: object, index: int, where: str) -> Turn:
     expected = ROLES[index % 2]
     if turn.get("from") != expected:
         raise UserError(
-            f"{where}: field 'from' must be {expected!r} (turns alternate human, gpt, human first), got {_show(turn, 'from')}"
+            f"{where}: field 'from' must be {expected!r} (human and gpt alternate, human first), "
+            f"got {_show(turn, 'from')}"
         )
     if not isinstance(turn.get("value"), str):
         raise UserError(f"{where}: field 'value' must be a string, got {_show(turn, 'value')}")
@@ -165,7 +166,7 @@ def _list_records(path: Path, handle: TextIO, text: str) -> Iterator[tuple[str, 
             more = handle.read(step)
             if not more or len(text) > _LARGEST_RECORD:
                 raise UserError(
-                    f"{path}, record {number}: not JSON ({error.msg}); a list [{{...}}, {{...}}] of LLaVA records is expected"
+                    f"{path}, record {number}: not JSON ({error.msg}); a list [{{...}}, ...] of LLaVA records is expected"
                 ) from None
             text += more
             step *= 2
