@@ -61,7 +61,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Chance:
-    """What can be had without watching: ``uniform`` guesses among the choices, ``majority`` always says the commonest answer."""
+    """What can be had without watching: ``uniform`` guesses, ``majority`` always says the commonest answer."""
 
     task: str
     n: int
@@ -181,7 +181,7 @@ def accuracies(predictions: Sequence[dict[str, Any]]) -> list[Accuracy]:
 def chances(predictions: Sequence[dict[str, Any]]) -> list[Chance]:
     """Chance levels of each task, from the questions' own choices and true answers."""
     questions = {p["question_id"]: p for p in predictions}
-    result = []
+    result: list[Chance] = []
     for task in tasks_of(predictions):
         chosen = [p for p in questions.values() if task in (ALL_TASKS, p["task"])]
         uniform = float(np.mean([1 / len(p["choices"]) for p in chosen]))
