@@ -1,5 +1,7 @@
 """Evenly spaced items."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -28,5 +30,5 @@ def test_middles_of_equal_stretches(items: int, budget: int, kept: list[int]) ->
 def test_exact_sorted_unique_and_even(items: int, budget: int) -> None:
     kept = choose(items, budget)
     assert len(kept) == min(items, budget) and kept == sorted(set(kept))
-    gaps = {b - a for a, b in zip(kept, kept[1:], strict=False)}
+    gaps = {b - a for a, b in pairwise(kept)}
     assert not gaps or max(gaps) - min(gaps) <= 1
