@@ -27,8 +27,10 @@ class Chain(GroupCompressor):
     ``dts`` do). A group of the chain is as many frames as the product of its stages' groups. ``retention`` is the
     chain's own: the last stage gets what the earlier ones leave over, so that the whole can be swept. A token carries
     the cells of all tokens that went into it; ``importance`` and ``motion`` of a token are the means over its cells.
+    The traits ``trainable``, ``needs_query`` and ``needs_importance`` of an instance are those of its stages.
     """
 
+    trainable = True
     origin = "Composition of other compressors; written here from scratch"
 
     @dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,21 @@ class Chain(GroupCompressor):
         )
         """Names, or mappings of a name and its parameters, in order. The last one states no retention."""
 
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if len(self.stages) < 2:
+                raise ValueError(f"chain.stages={self.stages} must have at least 2 stages")
+            for spec in self.stages:
+                if not isinstance(_name(spec), str):
+                    raise ValueError(f"chain.stages: {spec!r} is neither a name nor a mapping such as {{name: dts}}")
+            if isinstance(self.stages[-1], Mapping) and "retention" in self.stages[-1]:
+                raise ValueError(
+                    f"chain.stages: the last stage states retention={self.stages[-1]['retention']}, which follows "
+                    "from the chain's own; remove it and set compressor.retention"
+                )
+
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__(config, dim)
-        if len(config.stages) < 2:
-            raise ValueError(
-                f"chain.stages has {len(config.stages)} stage(s), at least 2 make a chain: {config.stages}"
-            )
         *first, last = config.stages
         stages: list[GroupCompressor] = []
         for spec in first:
@@ -54,11 +65,6 @@ class Chain(GroupCompressor):
                     "before the last stage take none, pool or dts"
                 )
             stages.append(stage)
-        if isinstance(last, Mapping) and "retention" in last:
-            raise ValueError(
-                f"chain.stages: the last stage {_name(last)!r} states retention={last['retention']}, which follows "
-                "from the chain's own; remove it and set compressor.retention"
-            )
         kept = math.prod(s.config.retention for s in stages)
         if config.retention > kept * (1 + 1e-9):
             raise ValueError(
@@ -69,6 +75,7 @@ class Chain(GroupCompressor):
         stages.append(_build({**rest, "retention": min(1.0, config.retention / kept)}, stages[-1].out_dim))
         self.stages = nn.ModuleList(stages)
         self.frames_per_group = math.prod(s.group_size for s in stages)
+        # On the instance, where they shadow the class's.
         for trait in ("trainable", "needs_query", "needs_importance"):
             setattr(self, trait, any(getattr(s, trait) for s in stages))
 
@@ -103,8 +110,7 @@ class Chain(GroupCompressor):
         halves = {"name": "pool", "retention": 0.5, "frames_per_group": 2}
         return [
             {"retention": 1 / 16},
-            {"retention": 1 / 32, "stages": [halves, {"name": "random", "frames_per_group": 2}]},
-            {"retention": 1 / 4, "stages": ["none", {"name": "dts", "reduction": "saliency", "frames_per_group": 3}]},
+            {"retention": 1 / 32, "stages": [halves, {"name": "dts", "reduction": "saliency", "frames_per_group": 3}]},
         ]
 
 
