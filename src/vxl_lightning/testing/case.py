@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -122,6 +123,11 @@ class Case(ABC):
             if p.is_floating_point() and not p.is_meta:
                 p.data.add_(torch.randn_like(p), alpha=0.05)
         return module.eval()
+
+    @cached_property
+    def example(self) -> Any:
+        """One instance to read traits from: where the config decides a trait, it is set on the instance."""
+        return self.build()
 
     @property
     def runtime(self) -> dict[str, Any]:

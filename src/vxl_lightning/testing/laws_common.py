@@ -111,7 +111,7 @@ def gradients_finite(case: Case) -> None:
     """
     module = case.build()
     parameters = {n: p for n, p in module.named_parameters() if p.requires_grad}
-    if not case.cls.trainable:
+    if not case.example.trainable:
         expect(not parameters, f"not trainable, yet these require gradients: {', '.join(parameters)}")
     elif not parameters:
         expect(False, "trainable, but without parameters that require gradients")
@@ -121,7 +121,7 @@ def gradients_finite(case: Case) -> None:
         outputs = case.call(module, case.with_features(sample, features))
         terms = [_weighted(v) for v in outputs.values() if v.is_floating_point() and v.requires_grad]
         if not terms:
-            expect(not case.cls.trainable, "trainable, but no output depends on a parameter")
+            expect(not case.example.trainable, "trainable, but no output depends on a parameter")
             continue
         torch.stack(terms).sum().backward()
         for name, p in parameters.items():
@@ -132,7 +132,7 @@ def gradients_finite(case: Case) -> None:
 
 def side_inputs_required(case: Case) -> None:
     """What the class says it needs (query, importance, motion, time) is asked for by a ValueError when missing."""
-    needs = [n for n in ("query", "importance", "motion", "time") if getattr(case.cls, f"needs_{n}", False)]
+    needs = [n for n in ("query", "importance", "motion", "time") if getattr(case.example, f"needs_{n}", False)]
     if not needs:
         raise NotApplicable("needs nothing beside the features")
     module = case.build()

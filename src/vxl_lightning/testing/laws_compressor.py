@@ -42,16 +42,16 @@ class CompressorCase(Case):
     @property
     def group(self) -> int:
         """Frames it compresses together; 4 where it treats a video as a whole."""
-        return int(getattr(self.build(), "frames_per_group", None) or 4)
+        return int(self.example.frames_per_group or 4)
 
     @property
     def whole(self) -> int:
         """A comfortable number of frames: two full groups, and no fewer than it accepts."""
-        return self.group * max(2, -(-int(self.cls.min_frames) // self.group))
+        return self.group * max(2, -(-int(self.example.min_frames) // self.group))
 
     def of_lengths(self, lengths: Sequence[int], **kwargs: Any) -> CompressorInput:
         generator = torch.Generator().manual_seed(9)
-        query = torch.randn(len(lengths), 5, DIM, generator=generator) if self.cls.needs_query else None
+        query = torch.randn(len(lengths), 5, DIM, generator=generator) if self.example.needs_query else None
         return CompressorInput(grid_of(lengths, **kwargs), query)
 
     def sample(self, seed: int = 0) -> CompressorInput:
@@ -117,7 +117,7 @@ def exact_budget(case: CompressorCase) -> None:
     for frames, count in zip(lengths, got, strict=True):
         announced = module.num_tokens(frames, HEIGHT, WIDTH)
         expect(isinstance(announced, int) and announced > 0, f"num_tokens gave {announced!r}, not a positive int")
-        if case.cls.budget == "bound":
+        if case.example.budget == "bound":
             expect(0 < count <= announced, f"{frames} frames became {count} tokens, the announced bound is {announced}")
         else:
             expect(count == announced, f"{frames} frames became {count} tokens, but num_tokens announced {announced}")
@@ -210,11 +210,11 @@ def padding_ignored(case: CompressorCase) -> None:
 def short_and_odd_lengths(case: CompressorCase) -> None:
     """Any length from ``min_frames`` on works, one frame and odd ones too, at the count announced for it."""
     module: Any = case.build()
-    for frames in sorted({1, 2, 3, 5, 7, case.group + 1} - set(range(case.cls.min_frames))):
+    for frames in sorted({1, 2, 3, 5, 7, case.group + 1} - set(range(case.example.min_frames))):
         tokens = case.tokens(module, case.of_lengths([frames]))
         announced = module.num_tokens(frames, HEIGHT, WIDTH)
         count = int(tokens.lengths[0])
-        fits = count <= announced if case.cls.budget == "bound" else count == announced
+        fits = count <= announced if case.example.budget == "bound" else count == announced
         expect(fits, f"a video of {frames} frames became {count} tokens, announced {announced}")
         expect_finite(parts(tokens), f"on a video of {frames} frames")
 
@@ -236,7 +236,7 @@ def bf16_agrees(case: CompressorCase) -> None:
 
 def chunked_equals_whole(case: CompressorCase) -> None:
     """Where ``causal``: stepping through a video, however it is cut, gives what one call gives."""
-    if not case.cls.causal:
+    if not case.example.causal:
         raise NotApplicable("not causal")
     module: Any = case.build()
     expect(hasattr(module, "step"), "causal, but without step(chunk, state)")

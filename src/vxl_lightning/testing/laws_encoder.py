@@ -26,8 +26,7 @@ class EncoderCase(Case):
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        module: Any = self.build()
-        height, width = module.frame_size
+        height, width = self.example.frame_size
         return int(height), int(width)
 
     def sample(self, seed: int = 0) -> EncoderInput:
@@ -55,7 +54,7 @@ class EncoderCase(Case):
 
 
 def shapes_and_dtypes(case: EncoderCase) -> None:
-    """``features [T, *grid, dim]``, floating point, finite; ``importance [T, *grid]`` just where ``gives_importance``."""
+    """``features [T, *grid, dim]`` finite floats; ``importance [T, *grid]`` just where ``gives_importance``."""
     module: Any = case.build()
     sample = case.sample()
     out = case.call(module, sample)
@@ -65,7 +64,10 @@ def shapes_and_dtypes(case: EncoderCase) -> None:
     expect(out["features"].is_floating_point(), f"features must be floating point, got {out['features'].dtype}")
     expect_finite(out, "on ordinary frames")
     given = "importance" in out
-    expect(given == case.cls.gives_importance, f"gives_importance={case.cls.gives_importance}, but importance {given=}")
+    expect(
+        given == case.example.gives_importance,
+        f"gives_importance={case.example.gives_importance}, but importance {given=}",
+    )
     if given:
         expect(
             tuple(out["importance"].shape) == want, f"importance must be {want}, got {tuple(out['importance'].shape)}"

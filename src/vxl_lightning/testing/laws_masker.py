@@ -124,7 +124,7 @@ def short_and_odd_lengths(case: MaskerCase) -> None:
 
 def bf16_agrees(case: MaskerCase) -> None:
     """Features in bfloat16 give the mask that the same values give in float32: scores are taken in float32."""
-    if case.cls.trainable:
+    if case.example.trainable:
         raise NotApplicable("a learned masker's own arithmetic may round differently")
     module, sample = case.build(), case.sample()
     half = case.with_features(sample, sample.grid.features.to(torch.bfloat16))

@@ -26,8 +26,8 @@ class SelectorCase(Case):
     def of_items(self, items: int, budget: int, seed: int = 0) -> SelectorInput:
         generator = torch.Generator().manual_seed(seed)
         features = torch.randn(items, PER_ITEM, DIM, generator=generator)
-        time_text = torch.randn(items, TIME_TOKENS, DIM, generator=generator) if self.cls.needs_time else None
-        query = torch.randn(5, DIM, generator=generator) if self.cls.needs_query else None
+        time_text = torch.randn(items, TIME_TOKENS, DIM, generator=generator) if self.example.needs_time else None
+        query = torch.randn(5, DIM, generator=generator) if self.example.needs_query else None
         return SelectorInput(Candidates(features, 2.0 * torch.arange(items), time_text), query, budget)
 
     def sample(self, seed: int = 0) -> SelectorInput:
@@ -46,7 +46,7 @@ class SelectorCase(Case):
 
     def total(self, items: int) -> int:
         """How many there are to choose from."""
-        return items * PER_ITEM if self.cls.level == "token" else items
+        return items * PER_ITEM if self.example.level == "token" else items
 
     def select(self, module: nn.Module, sample: SelectorInput) -> Selection:
         selection = module(sample.candidates, sample.query, sample.budget)
@@ -68,7 +68,7 @@ def shapes_and_dtypes(case: SelectorCase) -> None:
     expect(inside, f"index must lie in 0..{total - 1}, got {selection.index.tolist()}")
     expect(selection.scores.dtype == torch.float32, f"scores must be float32, got {selection.scores.dtype}")
     got = tuple(selection.scores.shape)
-    expect(got == (total,), f"scores must be {(total,)} at level {case.cls.level}, got {got}")
+    expect(got == (total,), f"scores must be {(total,)} at level {case.example.level}, got {got}")
 
 
 def sorted_and_unique(case: SelectorCase) -> None:
@@ -114,7 +114,7 @@ def few_and_odd_candidates(case: SelectorCase) -> None:
 
 def nan_query_refused(case: SelectorCase) -> None:
     """NaN in the query is a ValueError that says so."""
-    if not case.cls.needs_query:
+    if not case.example.needs_query:
         raise NotApplicable("takes no query")
     module, sample = case.build(), case.sample()
     assert sample.query is not None
