@@ -1,0 +1,280 @@
+"""ReCoT: hide cells, compress the rest, and rebuild every cell from the tokens alone.
+
+Video-XL-Pro (arXiv 2503.18478) trains its compressor by masked reconstruction but has published neither
+the decoder nor the loss; what stands here is this project's own definition. The decoder asks for a cell
+by its position, so one decoder serves every compressor, whatever its count and shape of tokens.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vxl_lightning.compressors.base import Compressor
+from vxl_lightning.tokens import VideoGrid, VideoTokens
+
+Target = Literal["features", "layer_norm"]
+FREQUENCIES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The position-query decoder."""
+
+    width: int = 256
+    """Channels inside the decoder."""
+    depth: int = 1
+    """Cross-attention blocks."""
+    heads: int = 4
+    """Attention heads."""
+    window: int = 16
+    """Frames decoded together, for compressors that have no groups of their own."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.depth, self.heads, self.window) < 1:
+            raise ValueError(f"width, depth, heads and window must be at least 1, got {self}")
+        if self.width % self.heads:
+            raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What `ReCoT` gives.
+
+    Attributes:
+        predicted: ``[B, T, H, W, D]`` float32, the rebuilt cells in target space.
+        target: ``[B, T, H, W, D]`` float32, the encoder's own cells in target space.
+        tokens: what the compressor gave for the masked grid.
+    """
+
+    predicted: Tensor
+    target: Tensor
+    tokens: VideoTokens
+
+
+class CrossBlock(nn.Module):
+    """Queries attend to tokens, then an MLP; pre-norm, residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+
+    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """``x [N, Q, C]``, ``memory [N, L, C]``, ``mask [N, L]`` True where there is a token."""
+        n, q, c = x.shape
+        query = self.q(self.norm(x)).view(n, q, self.heads, -1).transpose(1, 2)
+        key, value = self.kv(memory).view(n, -1, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        # The sequences are a few tokens long, where the fused attention costs more to enter than it saves.
+        scores = (query @ key.mT * (c // self.heads) ** -0.5).float().masked_fill(~mask[:, None, None], float("-inf"))
+        mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).reshape(n, q, c)
+        x = x + self.out(mixed)
+        change: Tensor = self.mlp(x)
+        return x + change
+
+
+class PositionDecoder(nn.Module):
+    """Rebuilds the cell at a queried position from the tokens of its own stretch of time.
+
+    The video is cut into windows of ``window`` frames; a token belongs to the window its ``position`` falls
+    in. A query is the cell's place in its window and frame plus the token that carries it (``source``); it
+    attends to the window's tokens and to one learned null token. Cost is linear in frames. The decoder is
+    given `VideoTokens` alone, so that nothing reaches it except through the compressor.
+
+    The result is a change to the token that carries the cell (to the mean of the window's tokens where the
+    cell was dropped, zero where the window is empty). It starts at zero.
+    """
+
+    def __init__(self, config: DecoderConfig, token_dim: int, dim: int, window: int | None = None) -> None:
+        super().__init__()
+        self.window = window or config.window
+        width = config.width
+        self.position = nn.Linear(3 * (1 + 2 * FREQUENCIES), width)
+        self.token = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, width))
+        self.carrier = nn.Linear(token_dim, width, bias=False)
+        self.null = nn.Parameter(torch.zeros(width))
+        self.blocks = nn.ModuleList(CrossBlock(width, config.heads) for _ in range(config.depth))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
+        last = self.out[1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, tokens: VideoTokens) -> tuple[Tensor, Tensor]:
+        """Rebuild every cell of the grid that ``tokens.source`` describes.
+
+        Returns:
+            ``copy [B, T, H, W, token_dim]``, the token each cell starts from, and ``change [B, T, H, W, D]``.
+        """
+        b, t, h, w = tokens.source.shape
+        size, windows = self.window, -(-t // self.window)
+        slots = self._slots(tokens, windows)
+        here = slots >= 0
+        dense = tokens.features[slots.clamp(min=0)] * here[..., None]
+        start = (torch.arange(b * windows, device=slots.device) % windows) * size
+        memory = self.token(dense) + self._embed(tokens.position[slots.clamp(min=0)], start, h, w)
+        memory = torch.cat([memory, self.null.to(memory.dtype).expand(b * windows, 1, -1)], 1)
+        mask = F.pad(here, (0, 1), value=True)
+
+        source = F.pad(tokens.source, (0, 0, 0, 0, 0, windows * size - t), value=-1).view(b * windows, size * h * w)
+        absolute = (source + tokens.offsets[:-1].repeat_interleave(windows)[:, None]).clamp(min=0)
+        mean = dense.sum(1) / here.sum(1, keepdim=True).clamp(min=1)
+        copy = torch.where((source >= 0)[..., None], tokens.features[absolute], mean[:, None])
+        cells = torch.cartesian_prod(*(torch.arange(n, device=slots.device, dtype=torch.float32) for n in (size, h, w)))
+        x = self._embed(cells.view(1, -1, 3), start.new_zeros(1), h, w) + self.carrier(copy)
+        for block in self.blocks:
+            x = block(x, memory, mask)
+        change = self.out(x).view(b, windows * size, h, w, -1)[:, :t]
+        return copy.view(b, windows * size, h, w, -1)[:, :t], change
+
+    def _slots(self, tokens: VideoTokens, windows: int) -> Tensor:
+        """``[B * windows, L]`` packed index of each window's tokens, -1 where a window has fewer than L."""
+        n, device = tokens.features.shape[0], tokens.features.device
+        window = (tokens.position[:, 0] / self.window).floor().long().clamp(0, windows - 1) + tokens.video * windows
+        count = torch.bincount(window, minlength=len(tokens.lengths) * windows)
+        order = window.argsort(stable=True)
+        rank = torch.arange(n, device=device) - (count.cumsum(0) - count)[window[order]]
+        slots = torch.full((len(count), int(count.max())), -1, dtype=torch.long, device=device)
+        slots[window[order], rank] = order
+        return slots
+
+    def _embed(self, position: Tensor, start: Tensor, height: int, width: int) -> Tensor:
+        """Embedded (t, y, x), t counted in windows from ``start`` frames, y and x as fractions of the frame."""
+        size = position.new_tensor([self.window, height, width])
+        shift = torch.stack([start, torch.zeros_like(start), torch.zeros_like(start)], -1).to(position.dtype)
+        unit = (position - shift[:, None] + 0.5) / size * 2 - 1
+        angle = unit[..., None] * (math.pi * 2.0 ** torch.arange(FREQUENCIES, device=position.device)) / 2
+        waves = torch.cat([unit[..., None], angle.sin(), angle.cos()], -1).flatten(-2)
+        embedded: Tensor = self.position(waves.to(self.position.weight.dtype))
+        return embedded
+
+
+class ReCoT(nn.Module):
+    """Any compressor and a decoder, for reconstruction of the encoder's own features.
+
+    A hidden cell reaches the compressor as one learned vector, zero at first.
+
+    Args:
+        compressor: what is trained. Its tokens may have another width than the grid's cells; then the copy
+            they start from is a linear map of them that starts at zero.
+        decoder: the decoder's configuration.
+        target: ``features``, the cells as the encoder gives them; ``layer_norm``, each cell with its mean
+            removed and its length set to that of D unit-variance channels.
+
+    Raises:
+        ValueError: an unknown target.
+    """
+
+    def __init__(
+        self, compressor: Compressor, decoder: DecoderConfig | None = None, target: Target = "features"
+    ) -> None:
+        super().__init__()
+        if target not in get_args(Target):
+            raise ValueError(f"target={target!r} is not one of {', '.join(get_args(Target))}")
+        self.compressor = compressor
+        self.target = target
+        dim, token_dim = compressor.dim, compressor.out_dim
+        self.decoder = PositionDecoder(decoder or DecoderConfig(), token_dim, dim, compressor.frames_per_group)
+        self.mask_embedding = nn.Parameter(torch.zeros(dim))
+        self.read: nn.Module = nn.Identity()
+        if token_dim != dim:
+            read = nn.Linear(token_dim, dim)
+            nn.init.zeros_(read.weight)
+            nn.init.zeros_(read.bias)
+            self.read = read
+
+    def normalise(self, cells: Tensor) -> Tensor:
+        """Cells in target space, float32."""
+        return cells.float() if self.target == "features" else F.layer_norm(cells.float(), cells.shape[-1:])
+
+    def forward(self, grid: VideoGrid, hidden: Tensor | None = None) -> Reconstruction:
+        """Compress the grid without its hidden cells and rebuild all of it.
+
+        Args:
+            grid: ``[B, T, H, W, D]``.
+            hidden: ``[B, T, H, W]`` bool, or None to hide nothing (plain auto-encoding).
+        """
+        masked = grid if hidden is None else self.hide(grid, hidden)
+        tokens = self.compressor(masked)
+        copy, change = self.decoder(tokens)
+        predicted = self.normalise(self.read(copy)) + change.float()
+        return Reconstruction(predicted, self.normalise(grid.features), tokens)
+
+    def hide(self, grid: VideoGrid, hidden: Tensor) -> VideoGrid:
+        """The grid with the mask embedding in place of its hidden cells; their side information goes as well."""
+        blank = self.mask_embedding.to(grid.features.dtype)
+        side = {
+            name: value.masked_fill(hidden, 0.0)
+            for name, value in (("importance", grid.importance), ("motion", grid.motion))
+            if value is not None
+        }
+        features = torch.where(hidden[..., None], blank, grid.features)
+        return VideoGrid(features, grid.times, grid.frame_mask, **side)
+
+
+def reconstruction_loss(
+    result: Reconstruction, grid: VideoGrid, hidden: Tensor | None, visible_weight: float
+) -> Tensor:
+    """Mean squared error over hidden cells plus ``visible_weight`` times that over visible ones; padding is left out.
+
+    Without a mask all cells count alike.
+    """
+    error = (result.predicted - result.target).square().mean(-1)
+    valid = grid.frame_mask[:, :, None, None].expand_as(error)
+    if hidden is None:
+        return error[valid].mean()
+    seen = valid & ~hidden
+    # A sum of zeros over at least one: a mask that leaves nothing visible must not divide by zero.
+    return error[hidden].mean() + visible_weight * (error * seen).sum() / seen.sum().clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Copies:
+    """What a reconstruction must beat: guesses from the visible cells themselves, uncompressed, ``[B, T, H, W, D]``.
+
+    Attributes:
+        mean: mean of the visible cells at the same place in the same stretch of frames; where none is visible,
+            ``window_mean``.
+        window_mean: mean of all visible cells of the stretch; where none is, of the video.
+        previous: the nearest earlier visible cell at the same place, from any distance; where there is none, ``mean``.
+    """
+
+    mean: Tensor
+    window_mean: Tensor
+    previous: Tensor
+
+
+def copies(cells: Tensor, visible: Tensor, window: int) -> Copies:
+    """The copies of ``cells [B, T, H, W, D]`` (in target space), ``visible [B, T, H, W]`` bool and not padding."""
+    b, t, h, w, d = cells.shape
+    n = -(-t // window)
+    pad = (0, 0, 0, 0, 0, n * window - t)
+    seen = F.pad(visible, pad).view(b, n, window, h, w)
+    kept = F.pad(cells * visible[..., None], (0, 0, *pad)).view(b, n, window, h, w, d)
+
+    def spread(x: Tensor) -> Tensor:
+        """``[B, n, 1, ...]`` over the frames of its window."""
+        return x.expand(b, n, window, h, w, x.shape[-1]).reshape(b, n * window, h, w, -1)[:, :t]
+
+    total, count = kept.sum((2, 3, 4)), seen.sum((2, 3, 4))[..., None]
+    video = total.sum(1, keepdim=True) / count.sum(1, keepdim=True).clamp(min=1)
+    whole = torch.where(count > 0, total / count.clamp(min=1), video)
+    window_mean = spread(whole[:, :, None, None, None])
+    place, times = kept.sum(2, keepdim=True), seen.sum(2, keepdim=True)[..., None]
+    mean = torch.where(spread(times) > 0, spread(place / times.clamp(min=1)), window_mean)
+
+    frame = torch.arange(t, device=cells.device)[None, :, None, None]
+    latest = torch.where(visible, frame, -1).cummax(1).values
+    earlier = torch.cat([torch.full_like(latest[:, :1], -1), latest[:, :-1]], 1)
+    index = earlier.clamp(min=0)[..., None].expand_as(cells)
+    previous = torch.where(earlier[..., None] >= 0, cells.gather(1, index), mean)
+    return Copies(mean, window_mean, previous)
