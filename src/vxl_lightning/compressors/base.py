@@ -198,7 +198,13 @@ class GroupCompressor(Compressor):
         source = torch.full((b, count, size, h, w), -1, dtype=torch.long, device=device)
         source[alive] = local
         source = source.reshape(b, count * size, h, w)[:, :t]
-        return VideoTokens.carry(out.flatten(0, 1), alive.sum(1) * k, source, grid)
+        tokens = VideoTokens.carry(out.flatten(0, 1), alive.sum(1) * k, source, grid)
+        # In a last group of fewer cells than tokens, the tokens without cells stand at the group's first frame.
+        empty = (tokens.weight == 0).nonzero()[:, 0]
+        first = (ordinal * size).repeat_interleave(k)[empty]
+        tokens.position[empty, 0] = first.float()
+        tokens.span[empty] = grid.times.float()[video.repeat_interleave(k)[empty], first][:, None]
+        return tokens
 
     def step(
         self, chunk: VideoGrid, state: StreamState | None = None, *, query: Tensor | None = None, last: bool = False
