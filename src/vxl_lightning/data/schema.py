@@ -166,7 +166,7 @@ def _list_records(path: Path, handle: TextIO, text: str) -> Iterator[tuple[str, 
             more = handle.read(step)
             if not more or len(text) > _LARGEST_RECORD:
                 raise UserError(
-                    f"{path}, record {number}: not JSON ({error.msg}); a list [{{...}}, ...] of LLaVA records is expected"
+                    f"{path}, record {number}: not JSON ({error.msg}); a list [{{...}}, ...] of records is expected"
                 ) from None
             text += more
             step *= 2
