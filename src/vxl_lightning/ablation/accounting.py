@@ -33,7 +33,7 @@ class Counts:
             ``lm_tokens`` unless a method drops tokens inside it.
         kv_length: cached positions when the first answer token is decoded, text included.
         kv_bytes: size of that cache.
-        compressor_flops: floating-point operations of compressor and selector (a multiplication and an addition are two).
+        compressor_flops: floating-point operations of compressor and selector; a multiply-add counts as two.
         prefill_flops: of the language model over the prompt.
     """
 

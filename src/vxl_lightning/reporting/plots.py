@@ -1,0 +1,192 @@
+"""The report's figures, as plotly HTML fragments."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import log10
+from typing import Any
+
+import plotly.graph_objects as go
+
+Records = Sequence[dict[str, Any]]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#b15928", "#3c3c3c")
+GREYS = ("#8a8f98", "#b4b9c2")
+STEPS = {
+    "decode_ms": "decode",
+    "encoder_ms": "encoder",
+    "compressor_ms": "compressor",
+    "selector_ms": "selector",
+    "prefill_ms": "prefill",
+}
+_MARKS = {"uncompressed": "star", "baseline": "x", "variant": "circle"}
+
+
+def accuracy_against_tokens(records: Records) -> str:
+    """Accuracy of every row against its tokens, one task at a time, chance as a dotted line."""
+    return _accuracy_figure(
+        records, {_row(r): r["lm_tokens"] for r in records}, "visual tokens into the language model"
+    )
+
+
+def accuracy_against_time(records: Records, timings: Records) -> str:
+    """Accuracy of every row against its measured milliseconds after encoding."""
+    return _accuracy_figure(records, {_row(t): after_encoder(t) for t in timings}, "milliseconds after the encoder")
+
+
+def time_against_tokens(records: Records, timings: Records) -> str:
+    """Milliseconds after the encoder against tokens."""
+    tokens = {_row(r): r["lm_tokens"] for r in records}
+    roles = {_row(r): r["role"] for r in records}
+    colour = colours(records)
+    figure = go.Figure()
+    for variant in dict.fromkeys(t["variant"] for t in timings):
+        chosen = sorted((t for t in timings if t["variant"] == variant), key=lambda t: tokens[_row(t)])
+        figure.add_scatter(
+            x=[tokens[_row(t)] for t in chosen],
+            y=[after_encoder(t) for t in chosen],
+            name=variant,
+            mode="lines+markers",
+            marker={"size": 11, "color": colour[variant], "symbol": _MARKS[roles[_row(chosen[0])]]},
+            hovertemplate=f"{variant}<br>%{{x}} tokens<br>%{{y:.1f}} ms<extra></extra>",
+        )
+    figure.update_xaxes(type="log", title="visual tokens into the language model", **_log_ticks(tokens.values()))
+    figure.update_yaxes(title="milliseconds after the encoder", rangemode="tozero")
+    return _html(figure)
+
+
+def time_by_step(timings: Records) -> str:
+    """Where the milliseconds of each row go."""
+    steps = [s for s in STEPS if any(t[s] is not None for t in timings)]
+    labels = [label(t) for t in timings]
+    figure = go.Figure()
+    for step, colour in zip(STEPS, ("#c9ced6", "#93a1b5", "#009e73", "#e69f00", "#0072b2"), strict=True):
+        if step in steps:
+            figure.add_bar(
+                y=labels, x=[t[step] for t in timings], name=STEPS[step], orientation="h", marker={"color": colour},
+                hovertemplate=f"%{{y}}<br>{STEPS[step]} %{{x:.1f}} ms<extra></extra>",
+            )  # fmt: skip
+    figure.update_layout(barmode="stack", height=150 + 32 * len(labels))
+    figure.update_xaxes(title="milliseconds a video and question (median)")
+    figure.update_yaxes(autorange="reversed")
+    return _html(figure, legend_above=True)
+
+
+def reconstruction_gain(records: Records) -> str | None:
+    """Held-out reconstruction of the pretrained rows, or None where there is none."""
+    chosen = list({_row(r): r for r in records if r["gain"] is not None}.values())
+    if not chosen:
+        return None
+    labels = [label(r) for r in chosen]
+    figure = go.Figure()
+    for key, name, colour in (
+        ("gain", "over the mean of the visible cells", "#0072b2"),
+        ("gain_previous", "over the nearest earlier visible cell", "#e69f00"),
+    ):
+        figure.add_bar(y=labels, x=[r[key] for r in chosen], name=name, orientation="h", marker={"color": colour})
+    figure.update_layout(height=170 + 48 * len(labels))
+    figure.update_xaxes(title="squared error saved on hidden cells of held-out video", tickformat=".0%")
+    figure.update_yaxes(autorange="reversed")
+    return _html(figure, legend_above=True)
+
+
+def label(record: dict[str, Any]) -> str:
+    """``variant · retention``."""
+    return f"{record['variant']} · {fraction(record['retention'])}"
+
+
+def fraction(value: float) -> str:
+    """``1/16`` where it is one over a whole number."""
+    whole = round(1 / value)
+    return f"1/{whole}" if value < 1 and abs(1 / value - whole) < 1e-6 else f"{value:.4g}"
+
+
+def after_encoder(timing: dict[str, Any]) -> float:
+    """Milliseconds that depend on the row: compressor, selector and prefill."""
+    return float(timing["compressor_ms"] + (timing["selector_ms"] or 0.0) + timing["prefill_ms"])
+
+
+def colours(records: Records) -> dict[str, str]:
+    """One colour a variant, grey for the baselines."""
+    role = {r["variant"]: r["role"] for r in records}
+    plain = [v for v in role if role[v] == "baseline"]
+    others = [v for v in role if role[v] != "baseline"]
+    chosen = {v: GREYS[i % len(GREYS)] for i, v in enumerate(plain)}
+    return chosen | {v: COLOURS[i % len(COLOURS)] for i, v in enumerate(others)}
+
+
+def _accuracy_figure(records: Records, x_of: dict[tuple[str, float], float], x_title: str) -> str:
+    tasks = list(dict.fromkeys(r["task"] for r in records))
+    tasks = [tasks[-1], *tasks[:-1]]  # all questions first
+    colour = colours(records)
+    figure = go.Figure()
+    owner = []
+    for task in tasks:
+        of_task = [r for r in records if r["task"] == task and _row(r) in x_of]
+        for variant in dict.fromkeys(r["variant"] for r in of_task):
+            chosen = sorted((r for r in of_task if r["variant"] == variant), key=lambda r: x_of[_row(r)])
+            figure.add_scatter(
+                x=[x_of[_row(r)] for r in chosen],
+                y=[r["mean"] for r in chosen],
+                error_y={"array": [r["se"] or 0 for r in chosen], "thickness": 1.2, "width": 4},
+                name=variant,
+                visible=task == tasks[0],
+                mode="lines+markers",
+                marker={"size": 11, "color": colour[variant], "symbol": _MARKS[chosen[0]["role"]]},
+                hovertemplate=f"{variant}<br>%{{x:.4g}}<br>%{{y:.3f}} ± %{{error_y.array:.3f}}<extra></extra>",
+            )
+            owner.append(task)
+    chance = {r["task"]: r["chance"] for r in records}
+    figure.update_xaxes(type="log", title=x_title, **_log_ticks(x_of.values()))
+    figure.update_yaxes(title="accuracy", range=[0, 1])
+    figure.update_layout(shapes=[_chance_line(chance[tasks[0]])])
+    buttons = [
+        {
+            "label": task,
+            "method": "update",
+            "args": [{"visible": [o == task for o in owner]}, {"shapes": [_chance_line(chance[task])]}],
+        }
+        for task in tasks
+    ]
+    figure.update_layout(
+        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"b": 4}}]
+    )
+    return _html(figure)
+
+
+def _chance_line(level: float) -> dict[str, Any]:
+    return {
+        "type": "line", "xref": "paper", "x0": 0, "x1": 1, "y0": level, "y1": level,
+        "line": {"dash": "dot", "width": 1.5, "color": "#8a8f98"},
+        "label": {"text": "chance", "textposition": "end", "font": {"size": 11, "color": "#6b7280"}},
+    }  # fmt: skip
+
+
+def _log_ticks(values: Iterable[float]) -> dict[str, Any]:
+    """Ticks at the values themselves where they are few, with room beside them."""
+    shown = sorted({float(f"{v:.3g}") for v in values})
+    low, high = log10(shown[0]) - 0.15, log10(shown[-1]) + 0.15
+    ticks: dict[str, Any] = {"range": [low, high]}
+    if len(shown) <= 6 and all(b / a > 1.25 for a, b in pairwise(shown)):
+        ticks |= {"tickvals": shown, "ticktext": [f"{v:g}" for v in shown]}
+    return ticks
+
+
+def _row(record: dict[str, Any]) -> tuple[str, float]:
+    return record["variant"], record["retention"]
+
+
+def _html(figure: go.Figure, legend_above: bool = False) -> str:
+    below = {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}
+    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
+    figure.update_layout(
+        template="plotly_white",
+        font={"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13},
+        margin={"l": 60, "r": 20, "t": 60, "b": 60},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend=above if legend_above else below,
+    )
+    figure.update_yaxes(automargin=True)
+    return str(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    )
