@@ -1,0 +1,87 @@
+"""Alignment: projected tokens are made to point at the embeddings of the words that describe them.
+
+The cheap first stage of tuning, with no language model in the loop. It is supervised: it needs words with times,
+which the synthetic needles have and which captions with times would give. Where the questions ask for
+the same words, as the needle task does, a model aligned this way has been shown the vocabulary of the
+answers (never the questions); every variant of an ablation is shown the same.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vxl_lightning.data.schema import Sample
+from vxl_lightning.errors import UserError
+from vxl_lightning.models.prefix import Projected, stretches
+from vxl_lightning.models.video_lm import VideoLM
+
+SCALE = 12.0
+"""Logit of a token that is exactly its word's embedding, above that of one that has nothing of it."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Words that describe what is seen at a time."""
+
+    seconds: float
+    words: tuple[str, ...]
+
+
+def events(sample: Sample) -> list[Event]:
+    """What is seen when, from a sample's ``needles``.
+
+    Raises:
+        UserError: the sample has no needles.
+    """
+    needles = sample.meta.get("needles")
+    if not isinstance(needles, list):
+        raise UserError(
+            f"sample {sample.id!r} has no list 'needles': alignment needs words with times; "
+            "set align_steps=0 and align_weight=0"
+        )
+    return [Event(float(n["time"]), (str(n["colour"]), str(n["shape"]))) for n in needles]
+
+
+def alignment_loss(
+    model: VideoLM, projected: Projected, seen: Sequence[Sequence[Event]], words: Sequence[str]
+) -> Tensor:
+    """Binary cross-entropy: does any token of this group name this word?
+
+    A token names a word as far as its embedding reaches along the word's (cosine times length over the
+    word's length): one at the word itself, half in between. A group's answer is that of its best token.
+
+    Args:
+        projected: a batch of videos.
+        seen: the events of every video.
+        words: the vocabulary; words of events that are not in it are left out.
+    """
+    table = word_embeddings(model, words)
+    reach = projected.features.float() @ (table / table.square().sum(1, keepdim=True)).T
+    tokens = projected.tokens
+    per_video = -(-tokens.source.shape[1] // model.prompt.frames_per_time)
+    stretch = stretches(tokens.position, model.prompt.frames_per_time)
+    group = tokens.video * per_video + stretch
+    best = reach.new_full((len(seen) * per_video, len(words)), float("-inf"))
+    best = best.scatter_reduce(0, group[:, None].expand_as(reach), reach, "amax")
+    target = torch.zeros_like(best)
+    index = {word: i for i, word in enumerate(words)}
+    starts = projected.times[:, :: model.prompt.frames_per_time].contiguous()
+    for b, clip in enumerate(seen):
+        for event in clip:
+            # The group whose first frame is the last one not after the event; a little slack for rounded times.
+            at = int((starts[b] <= event.seconds + 1e-3).sum().clamp(1)) - 1
+            for word in event.words:
+                if word in index:
+                    target[b * per_video + at, index[word]] = 1.0
+    alive = best[:, 0].isfinite()  # a group without tokens, or past a short video's end, says nothing
+    return F.binary_cross_entropy_with_logits(SCALE * (best[alive] - 0.5), target[alive])
+
+
+def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
+    """``[V, hidden]`` the language model's own embeddings, averaged over a word's tokens."""
+    with torch.no_grad():
+        rows = [model.embedding(model.ids(model.layout.chat.answer(word))).float().mean(0) for word in words]
+    return torch.stack(rows)

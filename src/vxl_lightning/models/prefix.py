@@ -1,0 +1,153 @@
+"""What precedes a question: the chat's head, then time text and visual tokens in turn."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vxl_lightning.data.chat import ChatFormat
+from vxl_lightning.errors import UserError
+from vxl_lightning.models.time_text import SHORT, TimeText
+from vxl_lightning.selectors.base import Candidates, Selection, Selector
+from vxl_lightning.tokens import VideoTokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig:
+    """How a video is laid out for the language model."""
+
+    time_format: str = SHORT
+    """Text in front of each group's tokens, a format string of the seconds; empty for none. Every token of it costs."""
+    frames_per_time: int = 4
+    """Frames that share one time text."""
+    system: str = ""
+    """System message."""
+    select: int = 0
+    """What the selector may keep of a video: groups (level frame) or tokens (level token); 0 keeps all."""
+
+
+@dataclass(frozen=True, eq=False)
+class Projected:
+    """A batch of videos ready for the language model.
+
+    Attributes:
+        tokens: what the compressor gave.
+        features: ``[N, hidden]``, the same tokens projected.
+        times: ``[B, T]`` seconds of the source frames.
+    """
+
+    tokens: VideoTokens
+    features: Tensor
+    times: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What precedes a question.
+
+    Attributes:
+        embeds: ``[n, hidden]``: the chat's head, then time text and visual tokens in turn.
+        place: ``[m]`` where the visual tokens stand in it.
+        token: ``[m]`` which of the video's tokens they are.
+        selection: the selector's choice, where one ran.
+    """
+
+    embeds: Tensor
+    place: Tensor
+    token: Tensor
+    selection: Selection | None = None
+
+
+class Layout:
+    """Lays out videos for one language model.
+
+    Args:
+        tokenizer: of the language model.
+        prompt: time text, system message, selection budget.
+    """
+
+    def __init__(self, tokenizer: Any, prompt: PromptConfig) -> None:
+        self.tokenizer = tokenizer
+        self.prompt = prompt
+        self.chat = ChatFormat(tokenizer, prompt.system)
+        self.time_text = TimeText(tokenizer, prompt.time_format) if prompt.time_format else None
+
+    def whole(self, projected: Projected, video: int, embedding: nn.Module) -> Prefix:
+        """The prefix of one video with all of its tokens; ``embedding`` is the language model's table."""
+        return self._lay_out(projected, video, embedding, None, None)
+
+    def selected(
+        self, projected: Projected, video: int, embedding: nn.Module, selector: Selector, question: str
+    ) -> Prefix:
+        """The prefix of one video with what a selector keeps for one question."""
+        begin, end = projected.tokens.offsets[video : video + 2].tolist()
+        features = projected.features[begin:end]
+        times, counts, text = self._groups(projected, video)
+        if len(set(counts)) != 1:
+            raise UserError(
+                f"selector={type(selector).__name__} needs the same number of tokens in every group of "
+                f"{self.prompt.frames_per_time} frames, but this compressor gives {min(counts)} to {max(counts)}; "
+                "choose one that works in groups"
+            )
+        size, device = counts[0], features.device
+        candidates = Candidates(
+            features=features.unflatten(0, (-1, size)),
+            times=torch.tensor(times, device=device),
+            time_features=self._time_features(text, embedding, selector, device) if selector.needs_time else None,
+        )
+        query = embedding(torch.tensor(self.tokenizer.encode(question, add_special_tokens=False), device=device))
+        selection: Selection = selector(candidates, query, self.prompt.select)
+        index = selection.index
+        if selector.level == "frame":
+            index = (index[:, None] * size + torch.arange(size, device=device)).flatten()
+        keep = torch.zeros(end - begin, dtype=torch.bool, device=device)
+        keep[index] = True
+        return self._lay_out(projected, video, embedding, keep, selection)
+
+    def _time_features(
+        self, text: list[Tensor], embedding: nn.Module, selector: Selector, device: torch.device
+    ) -> Tensor:
+        if len({len(ids) for ids in text}) != 1 or not len(text[0]):
+            raise UserError(
+                f"selector={type(selector).__name__} reads the time text, which must have the same number of tokens "
+                f"at all times; time_format={self.prompt.time_format!r} does not: pad it, e.g. 'Time {{:06.1f}}s:'"
+            )
+        features: Tensor = embedding(torch.stack(text).to(device))
+        return features
+
+    def _groups(self, projected: Projected, video: int) -> tuple[list[float], list[int], list[Tensor]]:
+        """Runs of tokens from the same stretch of ``frames_per_time`` frames: time, number of tokens, time text."""
+        begin, end = projected.tokens.offsets[video : video + 2].tolist()
+        stretch = stretches(projected.tokens.position[begin:end], self.prompt.frames_per_time)
+        which, counts = torch.unique_consecutive(stretch, return_counts=True)
+        times = projected.times[video, which * self.prompt.frames_per_time].tolist()
+        nothing = torch.zeros(0, dtype=torch.long)
+        text = [self.time_text.ids(t) if self.time_text else nothing for t in times]
+        return times, counts.tolist(), text
+
+    def _lay_out(
+        self, projected: Projected, video: int, embedding: nn.Module, keep: Tensor | None, selection: Selection | None
+    ) -> Prefix:
+        begin, end = projected.tokens.offsets[video : video + 2].tolist()
+        features = projected.features[begin:end]
+        _, counts, text = self._groups(projected, video)
+        kept = torch.ones(end - begin, dtype=torch.bool) if keep is None else keep.cpu()
+        ids: list[int] = list(self.chat.head)
+        place: list[int] = []
+        for group, stretch in enumerate(kept.split(counts)):
+            n = int(stretch.sum())
+            if n == 0:  # a time without tokens tells nothing and costs
+                continue
+            ids.extend(text[group].tolist())
+            place.extend(range(len(ids), len(ids) + n))
+            ids.extend([0] * n)
+        token = kept.nonzero()[:, 0].to(features.device)
+        where = torch.tensor(place, dtype=torch.long, device=features.device)
+        embeds: Tensor = embedding(torch.tensor(ids, device=features.device))
+        return Prefix(embeds.index_copy(0, where, features[token].to(embeds.dtype)), where, token, selection)
+
+
+def stretches(position: Tensor, frames: int) -> Tensor:
+    """``[N]`` which stretch of ``frames`` frames each token, at ``position [N, 3]``, belongs to."""
+    return (position[:, 0] / frames).floor().long()

@@ -1,0 +1,243 @@
+"""A video language model: grid -> compressor -> projector -> time text -> selector -> any causal language model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vxl_lightning.compressors.base import Compressor
+from vxl_lightning.errors import UserError
+from vxl_lightning.models import answering
+from vxl_lightning.models.answering import Answer
+from vxl_lightning.models.packing import Packed, Segment, pack, trie
+from vxl_lightning.models.prefix import Layout, Prefix, Projected, PromptConfig
+from vxl_lightning.selectors.base import Selector
+from vxl_lightning.tokens import VideoGrid
+
+
+class VideoLM(nn.Module):
+    """Answers questions about a video that a compressor made short.
+
+    Args:
+        language_model: any transformers causal language model, with or without peft adapters.
+        tokenizer: its tokenizer.
+        projector: from the compressor's channels to the language model's.
+        compressor: where the tokens come from.
+        selector: keeps ``prompt.select`` of the groups or tokens, by the question; None keeps everything.
+        prompt: time text, system message, selection budget.
+    """
+
+    def __init__(
+        self,
+        language_model: Any,
+        tokenizer: Any,
+        projector: nn.Module,
+        compressor: Compressor,
+        selector: Selector | None = None,
+        prompt: PromptConfig | None = None,
+    ) -> None:
+        super().__init__()
+        self.prompt = prompt or PromptConfig()
+        if selector is not None and self.prompt.select < 1:
+            raise UserError(
+                f"select={self.prompt.select} with a selector: give the groups or tokens it may keep, e.g. select=8"
+            )
+        self.language_model = language_model
+        self.compressor = compressor
+        self.projector = projector
+        self.selector = selector
+        self.tokenizer = tokenizer
+        self.layout = Layout(tokenizer, self.prompt)
+
+    @property
+    def embedding(self) -> nn.Module:
+        """The language model's own token table."""
+        table: nn.Module = self.language_model.get_input_embeddings()
+        return table
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.projector.parameters()).device
+
+    @property
+    def plain(self) -> Any:
+        """The language model itself, adapters inside, without peft's wrapper."""
+        model = self.language_model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def ids(self, tokens: Sequence[int]) -> Tensor:
+        return torch.tensor(tokens, dtype=torch.long, device=self.device)
+
+    # --- the video's side -------------------------------------------------------------------------------------------
+
+    def project(self, grid: VideoGrid, question: str | None = None) -> Projected:
+        """Compress and project a batch of videos; compressors that need a query read the ``question``."""
+        query = None
+        if self.compressor.needs_query and question is not None:
+            query = self.embedding(self.ids(self.tokenizer.encode(question, add_special_tokens=False)))
+            query = query.expand(grid.shape[0], *query.shape)
+        tokens = self.compressor(grid, query)
+        return Projected(tokens, self.projector(tokens.features), grid.times)
+
+    def prefix(self, projected: Projected, video: int, question: str | None = None) -> Prefix:
+        """What precedes a question: all tokens of a video, or what the selector keeps for this question."""
+        if self.selector is None:
+            return self.layout.whole(projected, video, self.embedding)
+        if question is None:
+            raise ValueError("what a selector keeps depends on the question: pass it")
+        return self.layout.selected(projected, video, self.embedding, self.selector, question)
+
+    # --- the language model's side ----------------------------------------------------------------------------------
+
+    def hidden(self, packed: Packed) -> Tensor:
+        """``[B, L, hidden]`` last hidden states of packed trees."""
+        mask = torch.zeros(packed.mask.shape, dtype=packed.embeds.dtype, device=packed.embeds.device)
+        mask.masked_fill_(~packed.mask, torch.finfo(mask.dtype).min)
+        out = self.plain.base_model(
+            inputs_embeds=packed.embeds, attention_mask=mask, position_ids=packed.position, use_cache=False
+        )
+        states: Tensor = out.last_hidden_state
+        return states
+
+    def log_likelihood(self, packed: Packed) -> Tensor:
+        """``[P]`` float32 log-probability of every supervised token of packed trees."""
+        tree, place, token = packed.predict.unbind(1)
+        # Only the places that predict something go through the vocabulary's matrix.
+        logits = self.logits(self.hidden(packed)[tree, place])
+        return -F.cross_entropy(logits.float(), token, reduction="none")
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Hidden states to vocabulary logits, with the scalings some model families apply."""
+        model = self.plain
+        logits: Tensor = model.get_output_embeddings()(states)
+        config = model.config
+        if scale := getattr(config, "logit_scale", None):  # Cohere
+            logits = logits * scale
+        if scale := getattr(config, "logits_scaling", None):  # Granite
+            logits = logits / scale
+        if cap := getattr(config, "final_logit_softcapping", None):  # Gemma
+            logits = cap * torch.tanh(logits / cap)
+        return logits
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def loss(
+        self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool = False
+    ) -> Tensor:
+        """Mean negative log-likelihood of the answers' tokens and their ends.
+
+        Args:
+            projected: the batch's videos.
+            questions: for every video its (question, answer) pairs, packed after one prefix.
+            dialogue: each question also reads the exchanges before it; by default it stands alone.
+        """
+        return -self.log_likelihood(pack(self._trees(projected, questions, dialogue), self.embedding)).mean()
+
+    def _trees(
+        self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool
+    ) -> list[list[Segment]]:
+        chat, trees = self.layout.chat, []
+        for b, pairs in enumerate(questions):
+            # What a selector keeps depends on the question: then nothing is shared.
+            for chunk in [pairs] if self.selector is None or dialogue else [[pair] for pair in pairs]:
+                tree = [Segment(self.prefix(projected, b, chunk[0][0]).embeds, -1)]
+                for question, answer in chunk:
+                    tree.append(Segment(self.ids(chat.question(question)), len(tree) - 1 if dialogue else 0))
+                    tree.append(Segment(self.ids(chat.answer(answer) + chat.end()), len(tree) - 1, supervised=True))
+                trees.append(tree)
+        return trees
+
+    # --- answering --------------------------------------------------------------------------------------------------
+
+    def choice_scores(
+        self,
+        prefixes: Sequence[Tensor],
+        questions: Sequence[Sequence[str]],
+        choices: Sequence[Sequence[Sequence[str]]],
+    ) -> list[list[Tensor]]:
+        """Log-likelihood of every choice of every question after a video's prefix, all in one pass.
+
+        Args:
+            prefixes: ``[n, hidden]`` of every video.
+            questions: of every video, asked independently of each other.
+            choices: for every question its allowed answers. Where one is the beginning of another, the end of
+                the answer is scored as well.
+
+        Returns:
+            For every video, for every question, ``[C]`` float32.
+        """
+        trees, wanted = [], []
+        for prefix, asked, allowed in zip(prefixes, questions, choices, strict=True):
+            tree, paths = [Segment(prefix, -1)], []
+            for question, options in zip(asked, allowed, strict=True):
+                root = len(tree)
+                tree.append(Segment(self.ids(self.layout.chat.question(question)), 0))
+                answers = trie(self._choice_ids(options))
+                for token, parent in answers.nodes:
+                    tree.append(Segment(self.ids([token]), root if parent < 0 else root + 1 + parent))
+                paths.append([[(root if n < 0 else root + 1 + n, t) for n, t in path] for path in answers.paths])
+            trees.append(tree)
+            wanted.append(paths)
+        packed = pack(trees, self.embedding)
+        at = [  # every place whose next token matters, once
+            (b, packed.last[b][s]) for b, tree in enumerate(trees) for s in range(1, len(tree))
+        ]
+        row = {key: i for i, key in enumerate(at)}
+        where = self.ids([b for b, _ in at]), self.ids([p for _, p in at])
+        table = self.logits(self.hidden(packed)[where]).float().log_softmax(-1)
+
+        def score(b: int, path: list[tuple[int, int]]) -> Tensor:
+            return torch.stack([table[row[b, packed.last[b][s]], t] for s, t in path]).sum()
+
+        return [[torch.stack([score(b, path) for path in paths]) for paths in clip] for b, clip in enumerate(wanted)]
+
+    def _choice_ids(self, options: Sequence[str]) -> list[list[int]]:
+        if not options or len(set(options)) != len(options):
+            raise UserError(f"choices={list(options)!r} must be different answers, at least one")
+        encoded = [self.layout.chat.answer(option) for option in options]
+        nested = any(a != b and b[: len(a)] == a for a in encoded for b in encoded)
+        return [ids + self.layout.chat.end() for ids in encoded] if nested else encoded
+
+    @torch.no_grad()
+    def answers(
+        self, grid: VideoGrid, questions: Sequence[Sequence[str]], choices: Sequence[Sequence[Sequence[str]]]
+    ) -> list[list[Tensor]]:
+        """Choice scores for a batch of videos: compress once, all questions of a video after one prefix.
+
+        Returns:
+            For every video, for every question, ``[C]`` float32 log-likelihoods.
+        """
+        if self.selector is None and not self.compressor.needs_query:
+            projected = self.project(grid)
+            shared = [self.prefix(projected, b).embeds for b in range(len(questions))]
+            return self.choice_scores(shared, questions, choices)
+        found: list[list[Tensor]] = []
+        for b, (asked, allowed) in enumerate(zip(questions, choices, strict=True)):
+            video, scores = _row(grid, b), []
+            for question, options in zip(asked, allowed, strict=True):
+                prefix = self.prefix(self.project(video, question), 0, question)
+                scores.append(self.choice_scores([prefix.embeds], [[question]], [[options]])[0][0])
+            found.append(scores)
+        return found
+
+    def answer(
+        self, grid: VideoGrid, question: str, choices: Sequence[str] | None = None, max_new_tokens: int = 16
+    ) -> Answer:
+        """Answer one question about one video.
+
+        Args:
+            grid: a batch of one.
+            choices: allowed answers, scored by likelihood; None generates greedily.
+            max_new_tokens: longest generated answer.
+        """
+        return answering.answer(self, grid, question, choices, max_new_tokens)
+
+
+def _row(grid: VideoGrid, video: int) -> VideoGrid:
+    """One video of a batch, without its padding."""
+    at = slice(video, video + 1)
+    side = {n: None if getattr(grid, n) is None else getattr(grid, n)[at] for n in ("importance", "motion")}
+    one = VideoGrid(grid.features[at], grid.times[at], grid.frame_mask[at], **side)
+    return one.frames(0, int(grid.num_frames[video]))
