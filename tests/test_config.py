@@ -11,7 +11,7 @@ from vxl_lightning import config
 from vxl_lightning.errors import UserError
 
 
-@dataclass
+@dataclass(frozen=True)
 class Inner:
     steps: int = 10
     """Optimiser steps."""

@@ -44,7 +44,7 @@ def load(schema: type[T], files: Sequence[str | Path] = (), overrides: Sequence[
     Raises:
         UserError: a missing file, an unknown key (with the nearest), a wrong type, an unknown plugin.
     """
-    config = OmegaConf.structured(schema)
+    config = _unlocked(OmegaConf.structured(schema))
     for file in files:
         config = _merge(schema, config, _read(Path(file)), str(file))
     for override in overrides:
@@ -109,6 +109,15 @@ def field_docs(cls: type) -> dict[str, str]:
             ):
                 docs[node.target.id] = " ".join(follow.value.value.split())
     return docs
+
+
+def _unlocked(config: DictConfig) -> DictConfig:
+    """The tree of a frozen dataclass, open for merging; what `load` returns is frozen again."""
+    OmegaConf.set_readonly(config, False)
+    for key in config:
+        if not OmegaConf.is_missing(config, key) and isinstance(config[key], DictConfig):
+            _unlocked(config[key])
+    return config
 
 
 def _read(path: Path) -> dict[str, Any]:
