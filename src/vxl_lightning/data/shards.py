@@ -99,7 +99,7 @@ class ShardWriter:
         self._name = f"shard-{len(self._shards):06d}.tar"
         self._temporary = self._stack.enter_context(published(self.root / self._name))
         self._file = self._stack.enter_context(self._temporary.open("wb"))
-        self._tar = webdataset.TarWriter(self._file, encoder=False, mtime=0)
+        self._tar = self._stack.enter_context(webdataset.TarWriter(self._file, encoder=False, mtime=0))
         self._pending: list[str] = []
 
     def _close(self) -> None:
