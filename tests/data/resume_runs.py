@@ -1,6 +1,6 @@
 """Trains a toy model in forked processes and kills them; run by test_resume.py as a script of its own.
 
-Reads a JSON list of runs, prints one JSON line for each. Forking after the imports makes a run cheap, and a run that
+Reads runs as JSON lines and answers each with one. Forking after the imports makes a run cheap, and a run that
 dies by SIGKILL takes nothing else with it.
 """
 
@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ def train(run: dict[str, Any]) -> dict[str, Any]:
     return {"weights": digest.hexdigest(), "state": data.state_dict()}
 
 
-def child(run: dict[str, Any], rank: int, port: int, pipe: int) -> None:
+def child(run: dict[str, Any], rank: int, port: int) -> None:
     # The master is rank 0's process, as the launcher of a cluster arranges it.
     os.environ.update(LOCAL_RANK=str(rank), NODE_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     if run["world"] == 1:
@@ -92,22 +93,20 @@ def child(run: dict[str, Any], rank: int, port: int, pipe: int) -> None:
         answer = train(run)
     except Exception as error:
         answer = {"error": f"{type(error).__name__}: {error}"}
-    os.write(pipe, (json.dumps(answer) + "\n").encode())
+    # A file and no pipe: the workers of a killed run would hold a pipe open for seconds.
+    Path(f"{run['log']}.answer.{rank}").write_text(json.dumps(answer))
 
 
 def launch(run: dict[str, Any]) -> dict[str, Any]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ends, children = [], []
+    children = []
     for rank in range(run["world"]):
-        read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
-            child(run, rank, port, write)
+            child(run, rank, port)
             os._exit(0)
-        os.close(write)
-        ends.append(read)
         children.append(pid)
     killed = False
     for _ in children:
@@ -117,12 +116,16 @@ def launch(run: dict[str, Any]) -> dict[str, Any]:
             for other in children:
                 if other != pid:
                     os.kill(other, signal.SIGKILL)
-    answers = [json.loads(b"".join(iter(lambda e=end: os.read(e, 65536), b"")) or b"{}") for end in ends]
-    return {"killed": killed, "ranks": answers}
+    answers = [Path(f"{run['log']}.answer.{rank}") for rank in range(run["world"])]
+    return {"killed": killed, "ranks": [] if killed else [json.loads(a.read_text()) for a in answers]}
 
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    for planned in json.load(sys.stdin):
-        print(json.dumps(launch(planned)), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        # Lightning imports more on its first fit; do that once, before the forks.
+        warm = {"folder": folder, "log": f"{folder}/log", "workers": 0, "world": 1, "steps": 1, "every": 1}
+        train({**warm, "data": sys.argv[1]})
+    for line in sys.stdin:
+        print("ANSWER" + json.dumps(launch(json.loads(line))), flush=True)

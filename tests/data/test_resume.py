@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +16,36 @@ from vxl_lightning.data.loader import Order
 SCRIPT = Path(__file__).with_name("resume_runs.py")
 STEPS = 20
 Run = dict[str, Any]
+Execute = Callable[[list[Run]], list[dict[str, Any]]]
 
 
-def execute(runs: list[Run]) -> list[dict[str, Any]]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT)],
-        input=json.dumps(runs),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    answers = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"killed"')]
-    assert len(answers) == len(runs), done.stdout[-2000:] + done.stderr[-3000:]
-    return answers
+@pytest.fixture(scope="module")
+def driver(features_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Execute]:
+    """Does runs, one after the other, and gives their outcomes."""
+    errors = tmp_path_factory.mktemp("driver") / "stderr"
+    command = [sys.executable, "-W", "ignore", str(SCRIPT), str(features_dir)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (
+        errors.open("w") as handle,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=handle, text=True, env=environment
+        ) as process,
+    ):
+        assert process.stdin is not None and process.stdout is not None
+
+        def execute(runs: list[Run]) -> list[dict[str, Any]]:
+            answers = []
+            for run in runs:
+                process.stdin.write(json.dumps(run) + "\n")
+                process.stdin.flush()
+                # Lightning prints to stdout, too.
+                line = next((x for x in process.stdout if x.startswith("ANSWER")), None)
+                assert line is not None, errors.read_text()[-3000:]
+                answers.append(json.loads(line.removeprefix("ANSWER")))
+            return answers
+
+        yield execute
+        process.stdin.close()
 
 
 def plan(tmp_path: Path, data: Path, name: str, **options: Any) -> Run:
@@ -60,7 +75,9 @@ def stream(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize(("world", "workers"), [(1, 0), (1, 2), (2, 0), (2, 2)])
-def test_killed_and_resumed_is_never_killed(features_dir: Path, tmp_path: Path, world: int, workers: int) -> None:
+def test_killed_and_resumed_is_never_killed(
+    driver: Execute, features_dir: Path, tmp_path: Path, world: int, workers: int
+) -> None:
     per_epoch = 22 // (3 * world)
     dice = random.Random(world * 10 + workers)
     # Two random steps, each of the two ways, and the last step of an epoch, where Lightning's own counting is delicate.
@@ -73,7 +90,7 @@ def test_killed_and_resumed_is_never_killed(features_dir: Path, tmp_path: Path, 
     options = {"world": world, "workers": workers}
     whole = plan(tmp_path, features_dir, "whole", **options)
     torn = plan(tmp_path, features_dir, "torn", **options)
-    first, *cut, final = execute([whole, *({**torn, "die": d} for d in deaths), torn])
+    first, *cut, final = driver([whole, *({**torn, "die": d} for d in deaths), torn])
     assert [c["killed"] for c in cut] == [True] * len(deaths)
     assert not first["killed"] and not final["killed"]
     assert "weights" in first["ranks"][0], first
@@ -88,19 +105,19 @@ def test_killed_and_resumed_is_never_killed(features_dir: Path, tmp_path: Path, 
     assert [k for step in steps for _, keys in step for k in keys] == stream(STEPS * 3 * world)
 
 
-def test_an_exception_in_a_step_does_not_count_it(features_dir: Path, tmp_path: Path) -> None:
+def test_an_exception_in_a_step_does_not_count_it(driver: Execute, features_dir: Path, tmp_path: Path) -> None:
     whole = plan(tmp_path, features_dir, "whole")
     torn = plan(tmp_path, features_dir, "torn", every=100)
-    first, broken, final = execute([whole, {**torn, "die": ["in", 9], "how": "raise"}, torn])
+    first, broken, final = driver([whole, {**torn, "die": ["in", 9], "how": "raise"}, torn])
     assert broken["ranks"][0]["error"] == "RuntimeError: as asked"
     assert final["ranks"] == first["ranks"]
     assert batches(torn) == batches(whole)  # the checkpoint written on the way out makes it go on without a repeat
 
 
-def test_another_world_size(features_dir: Path, tmp_path: Path) -> None:
+def test_another_world_size(driver: Execute, features_dir: Path, tmp_path: Path) -> None:
     shrink = plan(tmp_path, features_dir, "shrink", world=2, every=1)
     grow = plan(tmp_path, features_dir, "grow", every=1)
-    answers = execute(
+    answers = driver(
         [
             {**shrink, "die": ["after", 5]},
             {**shrink, "world": 1},
