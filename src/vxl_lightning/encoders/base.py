@@ -26,6 +26,8 @@ class Encoder(nn.Module, ABC):
     gives_importance: ClassVar[bool] = False
     origin: ClassVar[str] = ""
     api_version: ClassVar[str] = "1"
+    locations: ClassVar[tuple[str, ...]] = ()
+    """Fields of the Config that say where weights lie; the fingerprint covers what is in them instead."""
 
     dim: int
     grid: tuple[int, int]
@@ -72,9 +74,8 @@ class Encoder(nn.Module, ABC):
         import json
         from dataclasses import asdict
 
-        digest = hashlib.sha256(
-            json.dumps([type(self).__name__, asdict(self.config)], sort_keys=True, default=str).encode()
-        )
+        config = {k: v for k, v in asdict(self.config).items() if k not in self.locations}
+        digest = hashlib.sha256(json.dumps([type(self).__name__, config], sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
