@@ -1,7 +1,7 @@
 import pyarrow.parquet as pq
 import pytest
-
 from tests.ablation import synthetic
+
 from vxl_lightning.ablation.tables import latex, read_predictions, write_tables
 
 

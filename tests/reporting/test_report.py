@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-
 from tests.ablation import synthetic
+
 from vxl_lightning.ablation.tables import BASELINES, caption, write_tables
 from vxl_lightning.reporting.manifest import manifest, write_manifest
 from vxl_lightning.reporting.pictures import kept_picture, save_picture
@@ -63,7 +63,7 @@ def test_report_draws_in_a_browser_without_network(report, tmp_path, width):
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         pytest.skip("no chromium on this machine")
-    picture, log = tmp_path / "page.png", tmp_path / "net.json"
+    picture = tmp_path / "page.png"
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
         "--disable-background-networking", "--disable-component-update", "--disable-sync",

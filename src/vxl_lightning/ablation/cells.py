@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import shutil
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,26 +49,6 @@ class Step:
         yield self
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One entry of variants x budgets x seeds: what it evaluates, and where its costs are measured."""
-
-    variant: str
-    retention: float
-    seed: int
-    evaluate: Step
-    measure: Step
-
-    @property
-    def name(self) -> str:
-        return f"{self.variant}@{self.retention:.4g} seed {self.seed}"
-
-    @property
-    def steps(self) -> list[Step]:
-        """All steps of the cell, each once, what is needed first."""
-        return unique([*self.evaluate.upstream(), *self.measure.upstream()])
-
-
 def unique(steps: Sequence[Step]) -> list[Step]:
     """Each step once, in order of first appearance."""
     return list({s.key: s for s in steps}.values())
@@ -94,6 +76,12 @@ class Store:
     def done(self, step: Step) -> bool:
         return (self.path(step) / RECORD).is_file()
 
+    def seconds(self, kind: str) -> float | None:
+        """Median seconds that finished steps of a kind took, or None where there is none."""
+        records = (json.loads(p.read_text()) for p in self.root.glob(f"{kind}/*/{RECORD}"))
+        taken = [float(r["seconds"]) for r in records]
+        return statistics.median(taken) if taken else None
+
     def run(self, step: Step, work: Callable[[Step, Path], None]) -> bool:
         """Do ``work(step, empty directory)`` and publish the directory, unless that has been done.
 
@@ -110,8 +98,10 @@ class Store:
                 return False
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
+            start = time.monotonic()
             work(step, partial)
-            record = {"kind": step.kind, "inputs": step.inputs, "needs": {r: s.key for r, s in step.needs.items()}}
+            needs = {r: s.key for r, s in step.needs.items()}
+            record = {"kind": step.kind, "inputs": step.inputs, "needs": needs, "seconds": time.monotonic() - start}
             (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
             shutil.rmtree(final, ignore_errors=True)  # without a record: a copy someone interrupted
             os.replace(partial, final)

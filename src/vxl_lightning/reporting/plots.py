@@ -24,7 +24,7 @@ _MARKS = {"uncompressed": "star", "baseline": "x", "variant": "circle"}
 def accuracy_against_tokens(records: Records) -> str:
     """Accuracy of every row against its tokens, one task at a time, chance as a dotted line."""
     return _accuracy_figure(
-        records, {_row(r): r["lm_tokens"] for r in records}, "visual tokens into the language model"
+        records, {_row(r): r["lm_tokens"] for r in records}, "tokens into the language model"
     )
 
 
@@ -49,7 +49,7 @@ def time_against_tokens(records: Records, timings: Records) -> str:
             marker={"size": 11, "color": colour[variant], "symbol": _MARKS[roles[_row(chosen[0])]]},
             hovertemplate=f"{variant}<br>%{{x}} tokens<br>%{{y:.1f}} ms<extra></extra>",
         )
-    figure.update_xaxes(type="log", title="visual tokens into the language model", **_log_ticks(tokens.values()))
+    figure.update_xaxes(type="log", title="tokens into the language model", **_log_ticks(tokens.values()))
     figure.update_yaxes(title="milliseconds after the encoder", rangemode="tozero")
     return _html(figure)
 
@@ -66,7 +66,7 @@ def time_by_step(timings: Records) -> str:
                 hovertemplate=f"%{{y}}<br>{STEPS[step]} %{{x:.1f}} ms<extra></extra>",
             )  # fmt: skip
     figure.update_layout(barmode="stack", height=150 + 32 * len(labels))
-    figure.update_xaxes(title="milliseconds a video and question (median)")
+    figure.update_xaxes(title="milliseconds (median)")
     figure.update_yaxes(autorange="reversed")
     return _html(figure, legend_above=True)
 
@@ -84,7 +84,7 @@ def reconstruction_gain(records: Records) -> str | None:
     ):
         figure.add_bar(y=labels, x=[r[key] for r in chosen], name=name, orientation="h", marker={"color": colour})
     figure.update_layout(height=170 + 48 * len(labels))
-    figure.update_xaxes(title="squared error saved on hidden cells of held-out video", tickformat=".0%")
+    figure.update_xaxes(title="squared error saved", tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
     return _html(figure, legend_above=True)
 

@@ -40,7 +40,7 @@ def write_report(
     Args:
         path: where to write it.
         name: of the ablation.
-        results: ``results.parquet``; comparisons: ``comparisons.parquet``; timings: ``timings.parquet``, one record a row.
+        results: ``results.parquet``; comparisons: ``comparisons.parquet``; timings: ``timings.parquet``.
         pictures: what each row kept.
         manifest: `reporting.manifest.manifest`.
         caption: what the accuracy table's numbers are.

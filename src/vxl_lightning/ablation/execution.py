@@ -1,0 +1,117 @@
+"""Running steps in the order of their needs: here, in worker processes, or on Ray; the same function."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, Protocol
+
+from vxl_lightning.ablation.cells import Step
+from vxl_lightning.ablation.work import Context, perform
+from vxl_lightning.errors import UserError
+
+
+class Watcher(Protocol):
+    """Whoever wants to know how far things are."""
+
+    def started(self, step: Step) -> None:
+        """A step begins."""
+
+    def progress(self, step: Step, fraction: float) -> None:
+        """How much of a step is done; told of steps in this process alone."""
+
+    def finished(self, step: Step, worked: bool) -> None:
+        """A step is done; not ``worked`` when it had been done before."""
+
+
+class Silent:
+    """A watcher that keeps it to itself."""
+
+    def started(self, step: Step) -> None: ...
+
+    def progress(self, step: Step, fraction: float) -> None: ...
+
+    def finished(self, step: Step, worked: bool) -> None: ...
+
+
+def run_step(step: Step, context: Context) -> bool:
+    """One step, if it has not been done; True when it was done now."""
+    return context.store.run(step, lambda s, directory: perform(s, directory, context))
+
+
+def serially(steps: Sequence[Step], context: Context, watcher: Watcher) -> None:
+    """One step after the other, in this process."""
+    for step in steps:
+        watcher.started(step)
+        worked = run_step(step, replace(context, progress=partial(watcher.progress, step)))
+        watcher.finished(step, worked)
+
+
+def in_parallel(
+    steps: Sequence[Step], context: Context, watcher: Watcher, engine: str, workers: int, threads: int
+) -> None:
+    """As many steps at a time as there are workers, each as soon as what it needs is done.
+
+    Raises:
+        Exception: what a step raised, once the others that run have ended.
+    """
+    store = context.store
+    waiting = {s.key: s for s in steps if not store.done(s)}
+    for step in steps:
+        if step.key not in waiting:
+            watcher.finished(step, False)
+    running: dict[Future[bool], Step] = {}
+    with _pool(engine, workers, threads) as submit:
+        while waiting or running:
+            ready = [s for s in waiting.values() if all(store.done(n) for n in s.needs.values())]
+            for step in ready[: workers - len(running)]:
+                watcher.started(step)
+                running[submit(step, context)] = waiting.pop(step.key)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                watcher.finished(running.pop(future), future.result())
+
+
+Submit = Callable[[Step, Context], "Future[bool]"]
+
+
+@contextmanager
+def _pool(engine: str, workers: int, threads: int) -> Iterator[Submit]:
+    if engine == "ray":
+        with _ray(workers, threads) as submit:
+            yield submit
+        return
+    # Spawned, not forked: a fork would inherit the thread pools of torch in whatever state they are.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
+    with pool:
+        yield lambda step, context: pool.submit(run_step, step, context)
+
+
+@contextmanager
+def _ray(workers: int, threads: int) -> Iterator[Submit]:
+    try:
+        import ray
+    except ImportError:
+        raise UserError("engine=ray: Ray is not installed; run: pip install 'vxl-lightning[ray]'") from None
+    started = not ray.is_initialized()
+    if started:
+        ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
+
+    def remote(step: Step, context: Context) -> bool:
+        _limit_threads(threads)
+        return run_step(step, context)
+
+    task: Any = ray.remote(num_cpus=1, max_retries=0)(remote)
+    try:
+        yield lambda step, context: task.remote(step, context).future()
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)

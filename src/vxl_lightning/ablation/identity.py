@@ -1,0 +1,67 @@
+"""What a result depends on besides its configuration: code, versions, device, weights."""
+
+import hashlib
+import inspect
+import sys
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from vxl_lightning import registry
+
+_SHARED = ("tokens", "compressors.base", "maskers.base", "selectors.base", "models", "modules", "data", "ablation.work")
+"""Modules of this package that every result runs through. Plugins are hashed one by one."""
+
+
+def environment() -> dict[str, Any]:
+    """Versions, shared code and kind of device."""
+    import torch
+
+    from vxl_lightning.reporting.manifest import versions
+
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"versions": versions(), "code": _shared_code(), "device": device}
+
+
+def plugin(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A plugin with all of its parameters, where it comes from, and a hash of its source.
+
+    The hash makes an edited plugin a new one: whoever changes a line and runs again sees the new result.
+    """
+    from vxl_lightning.config import to_plain
+
+    cls, config = registry.config(kind, spec)
+    nested = spec.get("stages", [])  # a chain is made of other plugins
+    parts = [plugin(kind, {"name": s} if isinstance(s, str) else dict(s)) for s in nested]
+    source = hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
+    return {
+        "parameters": to_plain(config),
+        "provenance": registry.provenance(kind, spec["name"]),
+        "source": source,
+        "parts": parts,
+    }
+
+
+def language_model(folder: Path) -> str:
+    """Hash of a language model's configuration, tokenizer and weights."""
+    digest = hashlib.sha256()
+    suffixes = (".json", ".safetensors", ".model", ".txt", ".jinja")
+    for path in sorted(p for p in folder.iterdir() if p.suffix in suffixes):
+        digest.update(path.name.encode())
+        with path.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def _shared_code() -> str:
+    digest = hashlib.sha256()
+    for name in _SHARED:
+        module = import_module(f"vxl_lightning.{name}")
+        assert module.__file__ is not None
+        path = Path(module.__file__)
+        files = sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
+    return digest.hexdigest()[:16]
