@@ -58,8 +58,7 @@ def alignment_loss(
         seen: the events of every video.
         words: the vocabulary; words of events that are not in it are left out.
     """
-    table = word_embeddings(model, words)
-    reach = projected.features.float() @ (table / table.square().sum(1, keepdim=True)).T
+    reach = word_reach(model, projected.features, words)
     tokens = projected.tokens
     per_video = -(-tokens.source.shape[1] // model.prompt.frames_per_time)
     stretch = stretches(tokens.position, model.prompt.frames_per_time)
@@ -80,8 +79,43 @@ def alignment_loss(
     return F.binary_cross_entropy_with_logits(SCALE * (best[alive] - 0.5), target[alive])
 
 
+def word_reach(model: VideoLM, features: Tensor, words: Sequence[str]) -> Tensor:
+    """``[N, V]`` float32, how far each token reaches along each word's embedding: 1 at the word itself."""
+    table = word_embeddings(model, words)
+    return features.float() @ (table / table.square().sum(1, keepdim=True)).T
+
+
 def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
     """``[V, hidden]`` the language model's own embeddings, averaged over a word's tokens."""
     with torch.no_grad():
         rows = [model.embedding(model.ids(model.layout.chat.answer(word))).float().mean(0) for word in words]
     return torch.stack(rows)
+
+
+def vocabulary(samples: Sequence[Sample]) -> list[str]:
+    """Words that alignment tells apart: those that describe the samples, and the choices they were among."""
+    words = {word for sample in samples for event in events(sample) for word in event.words}
+    for sample in samples:
+        for options in sample.meta.get("choices", []):
+            if words.intersection(options or []):
+                words.update(str(option) for option in options)
+    return sorted(words)
+
+
+def best_aligned(model: VideoLM, projected: Projected, words: Sequence[str], count: int) -> Projected:
+    """Of every group the ``count`` tokens that reach furthest along any word, the earliest among equals."""
+    with torch.no_grad():
+        reach = word_reach(model, projected.features, words).amax(1)
+        tokens = projected.tokens
+        group = tokens.video * (int(tokens.source.shape[1]) + 1) + stretches(
+            tokens.position, model.prompt.frames_per_time
+        )
+        order = reach.argsort(descending=True, stable=True)
+        order = order[group[order].argsort(stable=True)]  # by group, the best first
+        rank = torch.arange(len(order), device=order.device)
+        first = torch.ones_like(rank, dtype=torch.bool)
+        first[1:] = group[order][1:] != group[order][:-1]
+        rank = rank - torch.where(first, rank, torch.zeros_like(rank)).cummax(0).values
+        keep = torch.zeros_like(first)
+        keep[order[rank < count]] = True
+    return Projected(tokens.select(keep), projected.features[keep], projected.times)

@@ -1,0 +1,187 @@
+"""Instruction tuning of a video language model as a thin LightningModule."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from vxl_lightning.config import to_plain
+from vxl_lightning.data.chat import exchanges
+from vxl_lightning.data.schema import Sample
+from vxl_lightning.models.alignment import alignment_loss, best_aligned, events, vocabulary
+from vxl_lightning.models.build import VideoLMConfig, build_video_lm
+from vxl_lightning.models.pretrained import load_compressor
+from vxl_lightning.models.video_lm import VideoLM
+from vxl_lightning.modules.optim import OptimConfig, build_optimizer
+from vxl_lightning.tokens import VideoGrid
+
+Objective = Literal["align", "answer"]
+PARTS = ("compressor", "projector", "selector", "adapter")
+
+
+class InstructionBatch(Protocol):
+    """What a step needs of a batch."""
+
+    grid: VideoGrid
+    samples: list[Sample]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningConfig:
+    """Everything that decides one stage of tuning but the model and the data."""
+
+    objective: Objective = "answer"
+    """``align``: tokens learn to point at words, no language model in the loop. ``answer``: questions are answered."""
+    align_weight: float = 0.3
+    """Weight of the alignment loss beside the answers' loss; 0 where samples have no needles."""
+    rates: dict[str, float] = field(
+        default_factory=lambda: {"compressor": 1e-3, "projector": 5e-4, "selector": 1e-3, "adapter": 1e-3}
+    )
+    """Peak learning rate of each part; 0 freezes it."""
+    best_aligned: int = 0
+    """Tokens a group that reach the language model, those nearest to any word; 0 is all. For a warm-up on uncompressed
+    video, whose cells would cost too much to read."""
+    dialogue: bool = False
+    """Questions about a video continue one another. By default each stands alone, all packed after one prefix."""
+    gradient_checkpointing: bool = False
+    """Recompute the language model's activations in the backward pass: less memory, a third more time."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and schedule; its ``lr`` is used by no part."""
+
+    def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            raise ValueError(f"objective={self.objective!r} is not one of {', '.join(get_args(Objective))}")
+        unknown = sorted(set(self.rates) - set(PARTS))
+        if unknown:
+            raise ValueError(f"rates: unknown part {unknown[0]!r}; parts: {', '.join(PARTS)}")
+        if self.align_weight < 0 or self.best_aligned < 0:
+            raise ValueError(
+                f"align_weight={self.align_weight} and best_aligned={self.best_aligned} must not be negative"
+            )
+
+
+class InstructionTuning(L.LightningModule):
+    """Trains compressor, projector, selector and adapters; the language model stays frozen.
+
+    Nothing in a step is random: a resumed run repeats the uninterrupted one. Parts whose rate is 0, and those
+    the objective does not reach, are frozen, so that every trainable parameter gets a gradient under DDP.
+    Under ``ModelParallelStrategy`` the language model's layers are sharded (FSDP2).
+
+    Args:
+        config: a `TuningConfig` or the mapping of one.
+        model: what to build, as a `VideoLMConfig` or the mapping of one; or a `VideoLM` that exists already and
+            is tuned in place (then a checkpoint does not record how to build it).
+        compressor_from: folder of a pretrained compressor to start from.
+
+    Raises:
+        UserError: an unknown plugin or parameter, or weights that do not fit.
+        ValueError: a value out of range.
+    """
+
+    def __init__(
+        self,
+        config: TuningConfig | Mapping[str, Any],
+        model: VideoLM | VideoLMConfig | Mapping[str, Any],
+        compressor_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = config if isinstance(config, TuningConfig) else tuning_from_plain(config)
+        if isinstance(model, Mapping):
+            model = VideoLMConfig.from_plain(model)
+        self.model_config = None if isinstance(model, VideoLM) else model
+        plain = None if self.model_config is None else to_plain(self.model_config)
+        self.save_hyperparameters({"config": to_plain(self.config), "model": plain, "compressor_from": compressor_from})
+        self.model = model if isinstance(model, VideoLM) else build_video_lm(model)
+        if compressor_from is not None:
+            load_compressor(compressor_from, self.model.compressor)
+        self._sharded = False
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Only what this stage trains has gradients."""
+        reached = set(PARTS) if self.config.objective == "answer" else {"compressor", "projector"}
+        for name, parameters in self._parts().items():
+            on = name in reached and self.config.rates.get(name, 0.0) > 0
+            for parameter in parameters:
+                parameter.requires_grad_(on)
+
+    def _parts(self) -> dict[str, list[torch.nn.Parameter]]:
+        model = self.model
+        adapter = [p for n, p in model.language_model.named_parameters() if "lora_" in n]
+        return {
+            "compressor": list(model.compressor.parameters()),
+            "projector": list(model.projector.parameters()),
+            "selector": [] if model.selector is None else list(model.selector.parameters()),
+            "adapter": adapter,
+        }
+
+    def configure_model(self) -> None:
+        """Shard the language model under FSDP2; recompute activations where asked."""
+        if self.config.gradient_checkpointing and self.config.objective == "answer":
+            self.model.plain.gradient_checkpointing_enable({"use_reentrant": False})
+            self.model.language_model.train()  # transformers recomputes in training mode only; there is no dropout
+        mesh = self.device_mesh
+        if mesh is None or self._sharded:
+            return
+        from torch.distributed.fsdp import fully_shard
+
+        for layer in self.model.plain.base_model.layers:
+            fully_shard(layer, mesh=mesh["data_parallel"])
+        self._sharded = True
+
+    def training_step(self, batch: InstructionBatch, batch_idx: int) -> Tensor:
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: InstructionBatch, batch_idx: int) -> Tensor:
+        return self._step(batch, "val")
+
+    def configure_optimizers(self) -> Any:
+        parts = {"adapter" if n == "language_model" else n: m for n, m in self.model.named_children()}
+        rates = {name: rate for name, rate in self.config.rates.items() if name in parts}
+        return build_optimizer(parts, self.config.optim, rates)
+
+    def _step(self, batch: InstructionBatch, stage: str) -> Tensor:
+        config, size = self.config, len(batch.samples)
+        projected = self.model.project(batch.grid)
+        words = vocabulary(batch.samples) if self._aligns else []
+        loss = projected.features.new_zeros((), dtype=torch.float32)
+        if self._aligns:
+            aligned = alignment_loss(self.model, projected, [events(s) for s in batch.samples], words)
+            self.log(f"{stage}/align_loss", aligned, batch_size=size)
+            loss = loss + aligned * (1.0 if config.objective == "align" else config.align_weight)
+        if config.objective == "answer":
+            if config.best_aligned:
+                words = words or vocabulary(batch.samples)
+                projected = best_aligned(self.model, projected, words, config.best_aligned)
+            answered = self.model.loss(projected, _pairs(batch.samples), config.dialogue)
+            self.log(f"{stage}/answer_loss", answered, batch_size=size)
+            loss = loss + answered
+        self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size)
+        return loss
+
+    @property
+    def _aligns(self) -> bool:
+        """Whether a step has an alignment loss that anything can learn from."""
+        trains = any(p.requires_grad for n in ("compressor", "projector") for p in self._parts()[n])
+        return trains and (self.config.objective == "align" or self.config.align_weight > 0)
+
+
+def _pairs(samples: Iterable[Sample]) -> list[list[tuple[str, str]]]:
+    return [[(pair.question, pair.answer) for pair in exchanges(sample)] for sample in samples]
+
+
+def tuning_from_plain(values: Mapping[str, Any]) -> TuningConfig:
+    """The configuration that `config.to_plain` wrote."""
+    return TuningConfig(
+        **{k: OptimConfig(**v) if k == "optim" and isinstance(v, Mapping) else v for k, v in values.items()}
+    )
+
+
+def auto_precision() -> Literal["bf16-mixed", "32-true"]:
+    """bf16 where the device multiplies it natively, else float32; float16 never."""
+    if torch.cuda.is_available() and torch.cuda.is_bf16_supported():
+        return "bf16-mixed"
+    return "32-true"
