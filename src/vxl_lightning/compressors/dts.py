@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vxl_lightning.compressors.base import GroupCompressor, Groups, blocks
 from vxl_lightning.compressors.pool import block_source, block_weights
+from vxl_lightning.compressors.strided_conv import HalveSlots
 
 # Below this many positions the fused attention costs more to enter than it saves (measured on CPU, 16 positions: 1.5x).
 SHORT_SEQUENCE = 64
@@ -88,28 +89,6 @@ class TemporalAttention(nn.Module):
         return x + change.view(g, p, s, c).transpose(1, 2)
 
 
-class TemporalConv(nn.Module):
-    """3x3x3 convolution of stride (2, 1, 1): half as many slots.
-
-    Replicate padding: one slot in front, one cell on every side. With ``residual`` it starts at zero
-    and adds to the mean of each pair of slots.
-    """
-
-    def __init__(self, channels: int, residual: bool) -> None:
-        super().__init__()
-        self.residual = residual
-        self.conv = nn.Conv3d(channels, channels, 3, stride=(2, 1, 1))
-        if residual:
-            nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``x [G, S, H, W, C]`` to ``[G, S / 2, H, W, C]``."""
-        padded = F.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 1, 0), mode="replicate")
-        y: Tensor = self.conv(padded).permute(0, 2, 3, 4, 1)
-        return y + x.unflatten(1, (-1, 2)).mean(2) if self.residual else y
-
-
 class DynamicTokenSynthesizer(GroupCompressor):
     """Attention over space and over time inside each group, then a reduction to ``retention`` of its cells.
 
@@ -174,7 +153,7 @@ class DynamicTokenSynthesizer(GroupCompressor):
                 self.blocks.extend((SpatialAttention(width), TemporalAttention(width, slots)))
         else:
             for _ in range(int(math.log2(slots))):
-                conv = TemporalConv(width, config.residual)
+                conv = HalveSlots(width, zero=config.residual)
                 self.blocks.extend((SpatialAttention(width), TemporalAttention(width, slots), conv))
                 slots //= 2
         if self.leave is not None and self._skip:
@@ -200,7 +179,11 @@ class DynamicTokenSynthesizer(GroupCompressor):
         x = cells if self.enter is None else self.enter(cells)
         x = (x + self.temporal_encoding[:, None, None]).flatten(2, 3)
         for block in self.blocks:
-            x = block(x.unflatten(2, (h, w))).flatten(2, 3) if isinstance(block, TemporalConv) else block(x)
+            if isinstance(block, HalveSlots):
+                mean = x.unflatten(1, (-1, 2)).mean(2) if self.config.residual else 0
+                x = block(x.unflatten(2, (h, w))).flatten(2, 3) + mean
+            else:
+                x = block(x)
         # x is [G, S, H*W, C]: all slots for the saliency mean, one after the convolutions.
         if self.saliency is not None:
             weights = block_weights(self.saliency(x).view(g, f, h, w), groups.valid, rows, cols)
