@@ -1,0 +1,82 @@
+"""``vxl data``: make needle videos, cache encoder features, re-check shards."""
+
+import argparse
+
+HELP = "make, encode and verify datasets"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
+    text = "make labelled needle videos from real footage"
+    synth = commands.add_parser("synth", help=text, description=text)
+    synth.add_argument("conf", help="YAML file; see conf/")
+    synth.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train=512 seed=1")
+    synth.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
+    text = "cache encoder features of video shards as feature shards"
+    encode = commands.add_parser("encode", help=text, description=text)
+    encode.add_argument("source", help="folder of video shards")
+    encode.add_argument("out", help="folder for the feature shards")
+    encode.add_argument(
+        "--encoder",
+        required=True,
+        nargs="+",
+        metavar=("NAME", "key=value"),
+        help="an installed encoder, and what to change: fps=1 max_frames=256 device=cuda encoder.batch_frames=8",
+    )
+    encode.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
+    text = "re-hash and reopen every shard and decode a sample of each"
+    verify = commands.add_parser("verify", help=text, description=text)
+    verify.add_argument("folder", help="folder of shards")
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"synth": _synth, "encode": _encode, "verify": _verify}[args.data_command](args)
+
+
+def _synth(args: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from vxl_lightning import config
+    from vxl_lightning.data.synth.needles import SynthConfig, make_needles
+
+    settings = config.load(SynthConfig, [args.conf], args.overrides)
+    if args.print_config:
+        print(config.to_yaml(settings), end="")
+        return 0
+    with Progress(transient=True) as bar:
+        task = bar.add_task("drawing", total=None)
+        made = make_needles(settings, lambda done, total: bar.update(task, completed=done, total=total))
+    for split, manifest in made.items():
+        print(f"{settings.out}/{split}: {manifest.num_samples} clips in {len(manifest.shards)} shards")
+    return 0
+
+
+def _encode(args: argparse.Namespace) -> int:
+    from rich.progress import Progress
+
+    from vxl_lightning import config
+    from vxl_lightning.data.encode import EncodeConfig, encode_shards
+
+    settings = config.load(EncodeConfig, [], [f"encoder={args.encoder[0]}", *args.encoder[1:]])
+    if args.print_config:
+        print(config.to_yaml(settings), end="")
+        return 0
+    with Progress(transient=True) as bar:
+        task = bar.add_task("encoding", total=None)
+        made = encode_shards(
+            args.source, args.out, settings, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(f"{args.out}: features of {made.num_samples} videos in {len(made.shards)} shards")
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from vxl_lightning.data.verify import verify
+    from vxl_lightning.errors import UserError
+
+    results = list(verify(args.folder))
+    problems = [p for _, p in results if p is not None]
+    if problems:
+        raise UserError(f"{len(problems)} of {len(results)} shards are damaged: " + "; ".join(problems))
+    print(f"{args.folder}: {len(results)} shards are as their manifest says")
+    return 0

@@ -1,0 +1,50 @@
+"""``vxl data``: users' mistakes are one line on stderr and exit code 2."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from vxl_lightning.cli.main import main
+from vxl_lightning.data.decoding import write_video
+from vxl_lightning.data.schema import Sample, Turn
+from vxl_lightning.data.shards import ShardWriter
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    write_video(tmp_path / "v.mp4", torch.full((4, 3, 128, 128), 90, dtype=torch.uint8), 2.0)
+    with ShardWriter(tmp_path / "videos", "video") as writer:
+        writer.add_video(Sample("a", "a.mp4", (Turn("human", "What?"), Turn("gpt", "Grey."))), tmp_path / "v.mp4")
+    return tmp_path / "videos"
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *parts: str) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and "Traceback" not in captured.err
+    for part in parts:
+        assert part in captured.err
+
+
+def test_verify(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "verify", str(videos)]) == 0
+    assert "1 shards" in capsys.readouterr().out
+    shard = videos / "shard-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[520] ^= 255
+    shard.write_bytes(bytes(data))
+    refused(["data", "verify", str(videos)], capsys, "1 of 1 shards", "shard-000000.tar", "SHA-256")
+    refused(["data", "verify", str(videos.parent)], capsys, "not a dataset")
+
+
+def test_encode(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    command = ["data", "encode", str(videos), str(tmp_path / "out"), "--encoder", "efficientnet_lite0"]
+    assert main(command) == 0
+    assert "features of 1 videos" in capsys.readouterr().out
+    refused(command, capsys, "already holds a dataset")
+    other = ["data", "encode", str(videos), str(tmp_path / "other")]
+    refused([*other, "--encoder", "efficientnet"], capsys, "efficientnet_lite0")
+    refused([*other, "--encoder", "efficientnet_lite0", "fsp=1"], capsys, "fps")
+    assert main(["data", "verify", str(tmp_path / "out")]) == 0
