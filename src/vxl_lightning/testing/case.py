@@ -161,6 +161,13 @@ class Case(ABC):
         sample = self.sample()
         return self.with_features(sample, torch.full_like(self.features_of(sample), value))
 
+    def close(self) -> Any:
+        """A sample whose vectors differ little from one another, as an encoder's do: low precision confuses them."""
+        sample = self.sample()
+        features = self.features_of(sample)
+        shared = torch.randn(features.shape[-1], generator=torch.Generator().manual_seed(6))
+        return self.with_features(sample, 4 * shared + features / 4)
+
     def ties(self) -> Any:
         """A sample made of three distinct vectors, so that most scores tie."""
         sample = self.sample()

@@ -2,7 +2,9 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -154,15 +156,16 @@ def _defect(kind: str, cls: Any, params: Sequence[Mapping[str, Any]] | None, kno
         )
     try:
         cases = _cases(_KINDS[kind][0], cls, params)
-        for case in cases:
-            case.build()
+        with _own_randomness():
+            for case in cases:
+                case.build()
     except Exception as e:
         return f"get_test_params() does not build: {_described(e)}"
     return None if cases else "get_test_params() returned nothing to test with"
 
 
 def _try(law: Law, case: Case) -> tuple[Outcome, str]:
-    with torch.random.fork_rng(devices=[]):
+    with _own_randomness():
         try:
             law(case)
         except NotApplicable as e:
@@ -172,6 +175,17 @@ def _try(law: Law, case: Case) -> tuple[Outcome, str]:
         except Exception as e:  # whatever the plugin raised where it should not have
             return "broken", f"{_described(e)} (params {dict(case.params)})"
     return "kept", ""
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Laws seed the global generators; the caller finds them as they were."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)
 
 
 def _judge(name: str, tried: list[tuple[Outcome, str]], reason: str | None) -> LawResult:

@@ -221,7 +221,7 @@ def short_and_odd_lengths(case: CompressorCase) -> None:
 
 def bf16_agrees(case: CompressorCase) -> None:
     """In bfloat16 it makes the same choices (they are taken in float32), and features agree to `BF16_TOLERANCE`."""
-    sample = case.sample()
+    sample = case.close()
     half = CompressorInput(
         sample.grid.to(torch.bfloat16), None if sample.query is None else sample.query.to(torch.bfloat16)
     )
