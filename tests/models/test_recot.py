@@ -1,5 +1,7 @@
 """ReCoT: what the decoder may see, where it starts, and the copies it is measured against."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from vxl_lightning import registry
 from vxl_lightning.models.recot import DecoderConfig, ReCoT, copies, reconstruction_loss
 from vxl_lightning.tokens import VideoGrid
 
-SMALL = DecoderConfig(width=16, heads=2, window=4)
+SMALL = DecoderConfig(width=16, heads=2, window=4, reach=0)
 COMPRESSORS = [
     {"name": "pool", "retention": 1 / 16},
     {"name": "dts", "retention": 1 / 16, "reduction": "saliency"},
@@ -24,9 +26,9 @@ def half_hidden(grid: VideoGrid) -> Tensor:
     return registry.build("masker", "random", dim=grid.shape[-1])(grid, torch.Generator().manual_seed(0)).hidden
 
 
-def build(spec: dict, dim: int = 8, woken: bool = False, **kwargs) -> ReCoT:
+def build(spec: dict, dim: int = 8, woken: bool = False, decoder: DecoderConfig = SMALL, **kwargs) -> ReCoT:
     torch.manual_seed(0)
-    model = ReCoT(registry.build("compressor", spec, dim=dim), SMALL, **kwargs)
+    model = ReCoT(registry.build("compressor", spec, dim=dim), decoder, **kwargs)
     if woken:  # leave the zeros that it starts from, so that every path carries something
         for p in model.parameters():
             torch.nn.init.normal_(p, std=0.1)
@@ -43,9 +45,10 @@ def test_starts_exactly_at_the_token_that_carries_the_cell(spec, target):
     assert torch.equal(result.target, model.normalise(grid.features))
 
 
+@pytest.mark.parametrize("fill", ["embedding", "previous"])
 @pytest.mark.parametrize("spec", COMPRESSORS, ids=str)
-def test_hidden_cells_are_not_seen(spec):
-    model, grid = build(spec, woken=True), grid_of()
+def test_hidden_cells_are_not_seen(spec, fill):
+    model, grid = build(spec, woken=True, fill=fill), grid_of()
     hidden = half_hidden(grid)
     other = grid.with_features(torch.where(hidden[..., None], torch.randn_like(grid.features), grid.features))
     assert torch.equal(model(grid, hidden).predicted, model(other, hidden).predicted)
@@ -67,17 +70,20 @@ def test_decoder_sees_the_video_through_the_tokens_alone():
     assert torch.equal(model(a).predicted, model(b).predicted)
 
 
-def test_groups_and_videos_do_not_mix():
-    model, grid = build(COMPRESSORS[1], woken=True), grid_of()
+@pytest.mark.parametrize("reach", [0, 1])
+def test_cells_read_windows_within_reach_of_their_own_video(reach):
+    model, grid = build(COMPRESSORS[1], woken=True, decoder=replace(SMALL, reach=reach)), grid_of(frames=16)
     features = grid.features.clone()
-    features[0, 4:] = 3.0
+    features[0, 8:12] = 3.0
     before, after = model(grid).predicted, model(grid.with_features(features)).predicted
-    assert torch.allclose(before[0, :4], after[0, :4], atol=1e-6)
-    assert torch.allclose(before[1], after[1], atol=1e-6)
-    assert not torch.allclose(before[0, 4:], after[0, 4:], atol=1e-3)
+    changed = ~torch.isclose(before, after, atol=1e-6).flatten(2).all(-1).view(2, 4, 4).all(-1)
+    assert changed[0].tolist() == [False, bool(reach), True, bool(reach)]
+    assert not bool(changed[1].any())
 
 
-@pytest.mark.parametrize("spec", [{"name": "none"}, {"name": "random", "retention": 0.1}, {"name": "uniform", "retention": 0.25}])
+@pytest.mark.parametrize(
+    "spec", [{"name": "none"}, {"name": "random", "retention": 0.1}, {"name": "uniform", "retention": 0.25}]
+)
 def test_serves_compressors_without_groups_of_one_size(spec):
     grid = grid_of(frames=7)
     mask = torch.tensor([[True] * 7, [True] * 3 + [False] * 4])
@@ -93,7 +99,9 @@ def test_padding_frames_do_not_count():
     mask = torch.tensor([[True] * 8, [True] * 4 + [False] * 4])
     padded = VideoGrid(grid.features, grid.times, mask)
     hidden = half_hidden(padded)
-    other = padded.with_features(torch.where(mask[..., None, None, None], grid.features, torch.full_like(grid.features, 9.0)))
+    other = padded.with_features(
+        torch.where(mask[..., None, None, None], grid.features, torch.full_like(grid.features, 9.0))
+    )
     model = build(COMPRESSORS[1], woken=True)
     losses = [reconstruction_loss(model(g, hidden), g, hidden, 0.2) for g in (padded, other)]
     assert torch.equal(*losses)
@@ -107,9 +115,23 @@ def test_gradient_reaches_the_compressor_and_the_mask_embedding():
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
 
 
-def test_unknown_target():
-    with pytest.raises(ValueError, match="target='pixels'"):
-        build(COMPRESSORS[0], target="pixels")
+def test_what_the_compressor_sees_of_a_hidden_cell():
+    grid = grid_of()
+    hidden = torch.zeros(2, 8, 4, 4, dtype=torch.bool)
+    hidden[:, 1:3, 0] = True
+    for fill, expected in (
+        ("embedding", torch.zeros(2, 2, 4, 8)),
+        ("previous", grid.features[:, :1, 0].expand(2, 2, 4, 8)),
+    ):
+        seen = build(COMPRESSORS[0], fill=fill).hide(grid, hidden).features
+        assert torch.equal(seen[:, 1:3, 0], expected)
+        assert torch.equal(seen[~hidden], grid.features[~hidden])
+
+
+@pytest.mark.parametrize("bad", [{"target": "pixels"}, {"fill": "noise"}])
+def test_unknown_words(bad):
+    with pytest.raises(ValueError, match="is not one of"):
+        build(COMPRESSORS[0], **bad)
 
 
 def test_copies_of_a_worked_example():

@@ -17,6 +17,7 @@ from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.tokens import VideoGrid, VideoTokens
 
 Target = Literal["features", "layer_norm"]
+Fill = Literal["embedding", "previous"]
 FREQUENCIES = 4
 
 
@@ -32,10 +33,16 @@ class DecoderConfig:
     """Attention heads."""
     window: int = 16
     """Frames decoded together, for compressors that have no groups of their own."""
+    reach: int = 1
+    """Neighbouring windows on each side whose tokens a query may read too."""
 
     def __post_init__(self) -> None:
         if min(self.width, self.depth, self.heads, self.window) < 1:
             raise ValueError(f"width, depth, heads and window must be at least 1, got {self}")
+        if self.reach < 0:
+            raise ValueError(
+                f"reach={self.reach} must be at least 0; 0 reads the tokens of the cell's own window alone"
+            )
         if self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}")
 
@@ -64,20 +71,21 @@ class CrossBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
+        self.gate = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
         self.mlp = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
 
-    def forward(self, x: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
-        """``x [N, Q, C]``, ``memory [N, L, C]``, ``mask [N, L]`` True where there is a token."""
+    def forward(self, x: Tensor, place: Tensor, memory: Tensor, mask: Tensor) -> Tensor:
+        """``x [N, Q, C]``, ``place [1, Q, C]``, ``memory [N, L, C]``, ``mask [N, L]`` True where there is a token."""
         n, q, c = x.shape
         query = self.q(self.norm(x)).view(n, q, self.heads, -1).transpose(1, 2)
         key, value = self.kv(memory).view(n, -1, 2, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
         # The sequences are a few tokens long, where the fused attention costs more to enter than it saves.
         scores = (query @ key.mT * (c // self.heads) ** -0.5).float().masked_fill(~mask[:, None, None], float("-inf"))
         mixed = (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).reshape(n, q, c)
-        x = x + self.out(mixed)
+        x = x + self.out(mixed * self.gate(place))
         change: Tensor = self.mlp(x)
         return x + change
 
@@ -87,8 +95,10 @@ class PositionDecoder(nn.Module):
 
     The video is cut into windows of ``window`` frames; a token belongs to the window its ``position`` falls
     in. A query is the cell's place in its window and frame plus the token that carries it (``source``); it
-    attends to the window's tokens and to one learned null token. Cost is linear in frames. The decoder is
-    given `VideoTokens` alone, so that nothing reaches it except through the compressor.
+    attends to the tokens of its window and of ``reach`` windows on each side, and to one learned null token.
+    What it reads is gated by its place, so that one token can carry different cells in different channels.
+    Cost is linear in frames. The decoder is given `VideoTokens` alone, so that nothing reaches it except
+    through the compressor.
 
     The result is a change to the token that carries the cell (to the mean of the window's tokens where the
     cell was dropped, zero where the window is empty). It starts at zero.
@@ -97,11 +107,14 @@ class PositionDecoder(nn.Module):
     def __init__(self, config: DecoderConfig, token_dim: int, dim: int, window: int | None = None) -> None:
         super().__init__()
         self.window = window or config.window
+        self.reach = config.reach
         width = config.width
         self.position = nn.Linear(3 * (1 + 2 * FREQUENCIES), width)
         self.token = nn.Sequential(nn.LayerNorm(token_dim), nn.Linear(token_dim, width))
         self.carrier = nn.Linear(token_dim, width, bias=False)
+        self.gate = nn.Linear(width, width)
         self.null = nn.Parameter(torch.zeros(width))
+        self.offset = nn.Parameter(torch.zeros(2 * self.reach + 1, width))
         self.blocks = nn.ModuleList(CrossBlock(width, config.heads) for _ in range(config.depth))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
         last = self.out[1]
@@ -122,19 +135,29 @@ class PositionDecoder(nn.Module):
         dense = tokens.features[slots.clamp(min=0)] * here[..., None]
         start = (torch.arange(b * windows, device=slots.device) % windows) * size
         memory = self.token(dense) + self._embed(tokens.position[slots.clamp(min=0)], start, h, w)
-        memory = torch.cat([memory, self.null.to(memory.dtype).expand(b * windows, 1, -1)], 1)
-        mask = F.pad(here, (0, 1), value=True)
+        memory, mask = self._neighbours(memory, here, windows)
 
         source = F.pad(tokens.source, (0, 0, 0, 0, 0, windows * size - t), value=-1).view(b * windows, size * h * w)
         absolute = (source + tokens.offsets[:-1].repeat_interleave(windows)[:, None]).clamp(min=0)
         mean = dense.sum(1) / here.sum(1, keepdim=True).clamp(min=1)
         copy = torch.where((source >= 0)[..., None], tokens.features[absolute], mean[:, None])
         cells = torch.cartesian_prod(*(torch.arange(n, device=slots.device, dtype=torch.float32) for n in (size, h, w)))
-        x = self._embed(cells.view(1, -1, 3), start.new_zeros(1), h, w) + self.carrier(copy)
+        place = self._embed(cells.view(1, -1, 3), start.new_zeros(1), h, w)
+        x = place + self.gate(place) * self.carrier(copy)
         for block in self.blocks:
-            x = block(x, memory, mask)
+            x = block(x, place, memory, mask)
         change = self.out(x).view(b, windows * size, h, w, -1)[:, :t]
         return copy.view(b, windows * size, h, w, -1)[:, :t], change
+
+    def _neighbours(self, memory: Tensor, here: Tensor, windows: int) -> tuple[Tensor, Tensor]:
+        """Each window's tokens, those of its neighbours, and the null token: ``[B * windows, M, C]`` and its mask."""
+        ends = (self.reach, self.reach)
+        far = F.pad(memory.unflatten(0, (-1, windows)), (0, 0, 0, 0, *ends))
+        real = F.pad(here.unflatten(0, (-1, windows)), (0, 0, *ends))
+        parts = [far[:, i : i + windows] + offset for i, offset in enumerate(self.offset)]
+        null = self.null.to(memory.dtype).expand(*far.shape[:1], windows, 1, -1)
+        masks = [real[:, i : i + windows] for i in range(len(parts))]
+        return torch.cat([*parts, null], 2).flatten(0, 1), F.pad(torch.cat(masks, 2), (0, 1), value=True).flatten(0, 1)
 
     def _slots(self, tokens: VideoTokens, windows: int) -> Tensor:
         """``[B * windows, L]`` packed index of each window's tokens, -1 where a window has fewer than L."""
@@ -161,27 +184,35 @@ class PositionDecoder(nn.Module):
 class ReCoT(nn.Module):
     """Any compressor and a decoder, for reconstruction of the encoder's own features.
 
-    A hidden cell reaches the compressor as one learned vector, zero at first.
-
     Args:
         compressor: what is trained. Its tokens may have another width than the grid's cells; then the copy
             they start from is a linear map of them that starts at zero.
         decoder: the decoder's configuration.
         target: ``features``, the cells as the encoder gives them; ``layer_norm``, each cell with its mean
             removed and its length set to that of D unit-variance channels.
+        fill: what a hidden cell looks like to the compressor. ``embedding``, one learned vector that starts at
+            zero; ``previous``, the last visible cell at its place (see `Copies.previous`) plus that vector, so
+            that the compressor starts from a whole grid, the kind it will meet when nothing is hidden.
 
     Raises:
-        ValueError: an unknown target.
+        ValueError: an unknown target or fill.
     """
 
     def __init__(
-        self, compressor: Compressor, decoder: DecoderConfig | None = None, target: Target = "features"
+        self,
+        compressor: Compressor,
+        decoder: DecoderConfig | None = None,
+        target: Target = "features",
+        fill: Fill = "previous",
     ) -> None:
         super().__init__()
         if target not in get_args(Target):
             raise ValueError(f"target={target!r} is not one of {', '.join(get_args(Target))}")
+        if fill not in get_args(Fill):
+            raise ValueError(f"fill={fill!r} is not one of {', '.join(get_args(Fill))}")
         self.compressor = compressor
         self.target = target
+        self.fill = fill
         dim, token_dim = compressor.dim, compressor.out_dim
         self.decoder = PositionDecoder(decoder or DecoderConfig(), token_dim, dim, compressor.frames_per_group)
         self.mask_embedding = nn.Parameter(torch.zeros(dim))
@@ -194,7 +225,9 @@ class ReCoT(nn.Module):
 
     def normalise(self, cells: Tensor) -> Tensor:
         """Cells in target space, float32."""
-        return cells.float() if self.target == "features" else F.layer_norm(cells.float(), cells.shape[-1:])
+        if self.target == "layer_norm":
+            return F.layer_norm(cells.float(), cells.shape[-1:])
+        return cells.float()
 
     def forward(self, grid: VideoGrid, hidden: Tensor | None = None) -> Reconstruction:
         """Compress the grid without its hidden cells and rebuild all of it.
@@ -210,8 +243,11 @@ class ReCoT(nn.Module):
         return Reconstruction(predicted, self.normalise(grid.features), tokens)
 
     def hide(self, grid: VideoGrid, hidden: Tensor) -> VideoGrid:
-        """The grid with the mask embedding in place of its hidden cells; their side information goes as well."""
+        """The grid as the compressor sees it: hidden cells filled, their side information zero."""
         blank = self.mask_embedding.to(grid.features.dtype)
+        if self.fill == "previous":
+            visible = grid.frame_mask[:, :, None, None] & ~hidden
+            blank = blank + copies(grid.features, visible, self.decoder.window).previous
         side = {
             name: value.masked_fill(hidden, 0.0)
             for name, value in (("importance", grid.importance), ("motion", grid.motion))

@@ -14,7 +14,7 @@ from vxl_lightning import registry
 from vxl_lightning.config import component, to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.maskers.base import Masker
-from vxl_lightning.models.recot import DecoderConfig, Reconstruction, ReCoT, Target, copies, reconstruction_loss
+from vxl_lightning.models.recot import DecoderConfig, Fill, Reconstruction, ReCoT, Target, copies, reconstruction_loss
 from vxl_lightning.modules.optim import OptimConfig, build_optimizer
 from vxl_lightning.tokens import VideoGrid
 
@@ -44,6 +44,8 @@ class PretrainingConfig:
     """``masked`` hides cells; ``autoencode`` hides none, for comparison."""
     target: Target = "features"
     """``features`` or ``layer_norm``: the space in which cells are compared."""
+    fill: Fill = "previous"
+    """``previous`` or ``embedding``: what hidden cells look like to the compressor."""
     visible_weight: float = 0.2
     """Weight of the visible cells' error beside the hidden cells'."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3))
@@ -106,7 +108,7 @@ class ReconstructivePretraining(L.LightningModule):
                 f"compressor={config.compressor['name']} has nothing to train; choose a trainable one, such as dts"
             )
         self.masker: Masker = registry.build("masker", config.masker, dim=config.dim)
-        self.model = ReCoT(compressor, config.decoder, config.target)
+        self.model = ReCoT(compressor, config.decoder, config.target, config.fill)
         self.metrics = nn.ModuleDict({f"{s}_{c}": RelativeError() for s in ("train", "val") for c in COPIES})
 
     def training_step(self, batch: GridBatch, batch_idx: int) -> Tensor:
