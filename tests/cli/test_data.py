@@ -48,3 +48,13 @@ def test_encode(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     refused([*other, "--encoder", "efficientnet"], capsys, "efficientnet_lite0")
     refused([*other, "--encoder", "efficientnet_lite0", "fsp=1"], capsys, "fps")
     assert main(["data", "verify", str(tmp_path / "out")]) == 0
+
+
+def test_synth_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    conf = tmp_path / "small.yaml"
+    conf.write_text("train: 3\n")
+    assert main(["data", "synth", "needles", str(tmp_path), str(conf), "seed=4", "--print-config"]) == 0
+    out = capsys.readouterr().out
+    assert "train: 3" in out and "seed: 4" in out
+    refused(["data", "synth", "clips", str(tmp_path), "trian=3"], capsys, "trian", "train")
+    refused(["data", "synth", "needles", str(tmp_path), "size=31"], capsys, "size=31", "even")

@@ -7,10 +7,11 @@ HELP = "make, encode and verify datasets"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
-    text = "make labelled needle videos from real footage"
+    text = "make videos from real footage: labelled needles, or diverse clips for pretraining"
     synth = commands.add_parser("synth", help=text, description=text)
-    synth.add_argument("conf", help="YAML file; see conf/")
-    synth.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. train=512 seed=1")
+    synth.add_argument("what", choices=("needles", "clips"))
+    synth.add_argument("out", help="folder for the shards of train, val and test")
+    synth.add_argument("settings", nargs="*", metavar="CONF|key=value", help="YAML files, and e.g. train=512 seed=1")
     synth.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
     text = "cache encoder features of video shards as feature shards"
     encode = commands.add_parser("encode", help=text, description=text)
@@ -37,17 +38,26 @@ def _synth(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from vxl_lightning import config
-    from vxl_lightning.data.synth.needles import SynthConfig, make_needles
+    from vxl_lightning.data.synth.needles import NeedleConfig, make_needles
+    from vxl_lightning.data.synth.pretraining import ClipConfig, make_pretraining
 
-    settings = config.load(SynthConfig, [args.conf], args.overrides)
+    files, overrides = ([x for x in args.settings if ("=" in x) == wanted] for wanted in (False, True))
+    settings = config.load(NeedleConfig if args.what == "needles" else ClipConfig, files, overrides)
     if args.print_config:
         print(config.to_yaml(settings), end="")
         return 0
     with Progress(transient=True) as bar:
         task = bar.add_task("drawing", total=None)
-        made = make_needles(settings, lambda done, total: bar.update(task, completed=done, total=total))
-    for split, manifest in made.items():
-        print(f"{settings.out}/{split}: {manifest.num_samples} clips in {len(manifest.shards)} shards")
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        if isinstance(settings, NeedleConfig):
+            made = make_needles(settings, args.out, report)
+        else:
+            made = make_pretraining(settings, args.out, report)
+    for split, counts in made.items():
+        print(f"{args.out}/{split}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     return 0
 
 
