@@ -49,7 +49,8 @@ def _products(slots: int) -> list[tuple[int, int, tuple[int, ...]]]:
 
 def _pad_edges(x: Tensor) -> Tensor:
     """``[G, S, H, W, C]`` to ``[G, S, H + 2, W + 2, C]``, the edge cells repeated; memory order is kept."""
-    return F.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 0, 0), mode="replicate").permute(0, 2, 3, 4, 1)
+    padded = F.pad(x.permute(0, 4, 1, 2, 3), (1, 1, 1, 1, 0, 0), mode="replicate").permute(0, 2, 3, 4, 1)
+    return padded.to(x.dtype)  # autocast pads in float32
 
 
 def _fold_edges(padded: Tensor) -> Tensor:
