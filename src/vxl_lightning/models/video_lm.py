@@ -141,12 +141,15 @@ class VideoLM(nn.Module):
         chat, trees = self.layout.chat, []
         for b, pairs in enumerate(questions):
             # What a selector keeps depends on the question: then nothing is shared.
-            for chunk in [pairs] if self.selector is None or dialogue else [[pair] for pair in pairs]:
+            alone = self.selector is not None and not dialogue
+            for chunk in [[pair] for pair in pairs] if alone else [pairs] if pairs else []:
                 tree = [Segment(self.prefix(projected, b, chunk[0][0]).embeds, -1)]
                 for question, answer in chunk:
                     tree.append(Segment(self.ids(chat.question(question)), len(tree) - 1 if dialogue else 0))
                     tree.append(Segment(self.ids(chat.answer(answer) + chat.end()), len(tree) - 1, supervised=True))
                 trees.append(tree)
+        if not trees:
+            raise UserError("no sample of this batch has an answered question; instruction tuning needs conversations")
         return trees
 
     # --- answering --------------------------------------------------------------------------------------------------

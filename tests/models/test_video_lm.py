@@ -1,0 +1,225 @@
+import pytest
+import torch
+
+from tests import tiny_lm
+from vxl_lightning import registry
+from vxl_lightning.errors import UserError
+from vxl_lightning.models.alignment import Event, alignment_loss, best_aligned, word_embeddings
+from vxl_lightning.models.packing import Segment, pack, trie
+from vxl_lightning.models.prefix import Projected, PromptConfig
+from vxl_lightning.models.projector import Projector
+from vxl_lightning.models.time_text import RELEASED, TimeText
+from vxl_lightning.models.video_lm import VideoLM
+from vxl_lightning.selectors.base import Selector
+from vxl_lightning.tokens import VideoGrid
+
+QUESTIONS = ["shape?", "a longer question?", "x"]
+
+
+@pytest.fixture(scope="module")
+def language_model():
+    return tiny_lm.language_model()
+
+
+class FirstGroups(Selector):
+    needs_query = True
+
+    def score(self, candidates, query):
+        return -candidates.times + 0 * query.sum()
+
+
+def make(language_model, compressor="pool", selector=None, **prompt):
+    torch.manual_seed(1)
+    spec = {"name": compressor} if compressor == "none" else {"name": compressor, "retention": 1 / 16}
+    spec |= {"retention": 1.0} if compressor == "none" else {}
+    module = registry.build("compressor", spec, dim=tiny_lm.DIM)
+    return VideoLM(
+        language_model, tiny_lm.tokenizer(), Projector(tiny_lm.DIM, 32), module, selector, PromptConfig(**prompt)
+    ).eval()
+
+
+def grid(batch=2, frames=8, seed=0):
+    return VideoGrid.of(torch.randn(batch, frames, 4, 4, tiny_lm.DIM, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_packed_questions_equal_questions_alone(language_model):
+    model = make(language_model)
+    with torch.no_grad():
+        projected = model.project(grid())
+        pairs = [(q, a) for q, a in zip(QUESTIONS, ["disk", "r", "blue"], strict=True)]
+        together = model.log_likelihood(pack(model._trees(projected, [pairs, pairs[:1]], False), model.embedding))
+        alone = [
+            model.log_likelihood(pack(model._trees(projected, [[p], []], False)[:1], model.embedding)) for p in pairs
+        ]
+    assert torch.allclose(together[: sum(map(len, alone))], torch.cat(alone), atol=1e-5)
+
+
+def test_packed_equals_the_language_model_on_the_plain_sequence(language_model):
+    model = make(language_model)
+    with torch.no_grad():
+        prefix = model.prefix(model.project(grid(1)), 0).embeds
+        question, answer = model.layout.chat.question("shape?"), model.layout.chat.answer("disk")
+        tree = [Segment(prefix, -1), Segment(model.ids([5, 6, 7]), 0), Segment(model.ids(question), 0)]
+        got = model.log_likelihood(pack([[*tree, Segment(model.ids(answer), 2, True)]], model.embedding))
+        embeds = torch.cat([prefix, model.embedding(model.ids(question + answer))])[None]
+        logits = language_model(inputs_embeds=embeds).logits[0].log_softmax(-1)
+    start = len(prefix) + len(question)
+    want = torch.stack([logits[start + i - 1, t] for i, t in enumerate(answer)])
+    assert torch.allclose(got, want, atol=1e-5)
+
+
+def test_loss_covers_answers_alone(language_model):
+    model = make(language_model)
+    packed = pack(model._trees(model.project(grid(1)), [[("shape?", "disk")]], False), model.embedding)
+    assert packed.predict[:, 2].tolist() == model.layout.chat.answer("disk") + model.layout.chat.end()
+
+
+def test_dialogue_reads_what_came_before(language_model):
+    model = make(language_model)
+    projected = model.project(grid(1))
+    losses = [
+        model.loss(projected, [[("a?", first), ("b?", "ring")]], dialogue).item()
+        for dialogue in (False, True)
+        for first in ("xx", "yy")
+    ]
+    second = [
+        model.log_likelihood(pack(model._trees(projected, [[("a?", f), ("b?", "ring")]], d), model.embedding))[3:]
+        for d in (False, True)
+        for f in ("xx", "yy")
+    ]
+    assert torch.allclose(second[0], second[1], atol=1e-5) and not torch.allclose(second[2], second[3], atol=1e-4)
+    assert all(loss > 0 for loss in losses)
+
+
+def test_choices_in_one_pass_equal_full_likelihoods(language_model):
+    model = make(language_model)
+    choices = [["1 s", "10 s", "14 s"], ["red", "red ring"]]  # shared beginnings; one inside another
+    video = grid()
+    scores = model.answers(video, [QUESTIONS[:2], QUESTIONS[1:2]], [choices, choices[:1]])
+    assert [len(s) for s in scores] == [2, 1]
+    with torch.no_grad():
+        prefix = model.prefix(model.project(video), 0).embeds
+        for question, options, got in zip(QUESTIONS[:2], choices, scores[0], strict=True):
+            end = model.layout.chat.end() if options == choices[1] else []
+            for option, score in zip(options, got, strict=True):
+                tree = [
+                    Segment(prefix, -1),
+                    Segment(model.ids(model.layout.chat.question(question)), 0),
+                    Segment(model.ids(model.layout.chat.answer(option) + end), 1, True),
+                ]
+                assert model.log_likelihood(pack([tree], model.embedding)).sum().item() == pytest.approx(
+                    score.item(), abs=1e-4
+                )
+
+
+def test_trie_feeds_no_last_token():
+    assert trie([[1], [2]]).nodes == []
+    assert trie([[1, 2], [1, 3, 4]]).nodes == [(1, -1), (3, 0)]
+
+
+def test_prefix_has_a_time_before_each_group(language_model):
+    model = make(language_model)
+    prefix = model.prefix(model.project(grid(1)), 0)
+    head = len(model.layout.chat.head)
+    assert prefix.place.tolist() == [head + 3 + i for i in range(4)] + [head + 10 + i for i in range(4)]  # "0 s", "4 s"
+    time = model.embedding(model.ids(model.tokenizer.encode("4 s", add_special_tokens=False)))
+    assert torch.equal(prefix.embeds[head + 7 : head + 10], time)
+    bare = make(language_model, time_format="").prefix(model.project(grid(1)), 0)
+    assert len(bare.embeds) == head + 8
+
+
+def test_time_text():
+    tokenizer = tiny_lm.tokenizer()
+    assert tokenizer.decode(TimeText(tokenizer, RELEASED).ids(6)) == "Time 0006.0s:"
+    with pytest.raises(UserError, match="time_format="):
+        TimeText(tokenizer, "{:d} s")
+
+
+def test_padding_and_batch_do_not_change_answers(language_model):
+    model = make(language_model)
+    long, short = grid(1, 8), grid(1, 4, seed=3)
+    features = torch.zeros(2, 8, 4, 4, tiny_lm.DIM)
+    features[0], features[1, :4] = long.features[0], short.features[0]
+    mask = torch.ones(2, 8, dtype=torch.bool)
+    mask[1, 4:] = False
+    both = VideoGrid(features, torch.arange(8.0).expand(2, 8), mask)
+    asked, options = [["shape?"]] * 2, [[tiny_lm.SHAPES]] * 2
+    together = model.answers(both, asked, options)
+    for i, one in enumerate((long, short)):
+        assert torch.allclose(together[i][0], model.answers(one, asked[:1], options[:1])[0][0], atol=1e-5)
+
+
+@pytest.mark.parametrize("choices", [tiny_lm.SHAPES, None])
+def test_answer(language_model, choices):
+    model = make(language_model)
+    answer = model.answer(grid(1), "shape?", choices, max_new_tokens=3)
+    repeated = model.answer(grid(1), "shape?", choices, max_new_tokens=3)
+    assert (answer.text, answer.scores) == (repeated.text, repeated.scores)
+    assert choices is None or answer.text == max(answer.scores, key=answer.scores.get)
+    assert answer.counts["visual_tokens"] == 8 and answer.counts["grid_tokens"] == 128
+    assert (
+        answer.counts["kv_bytes"] == answer.counts["kv_length"] * 2 * 2 * 2 * 8 * 4
+    )  # layers, k and v, heads, size, fp32
+    assert answer.span in [(0.0, 3.0), (4.0, 7.0), None]
+
+
+def test_evidence_is_the_group_the_answer_hangs_on(language_model):
+    model = make(language_model)
+    features = torch.zeros(1, 8, 4, 4, tiny_lm.DIM)
+    features[0, 4:] = 3.0
+    with torch.no_grad():
+        for p in model.projector.parameters():
+            if p.ndim == 1:
+                p.zero_()  # then the first group's tokens are zero, and so is their input times gradient
+    assert model.answer(VideoGrid.of(features), "shape?", tiny_lm.SHAPES).span == (4.0, 7.0)
+
+
+def test_selector_keeps_groups(language_model):
+    selector = FirstGroups(FirstGroups.Config(), dim=32)
+    model = make(language_model, selector=selector, select=1)
+    prefix = model.prefix(model.project(grid(1)), 0, "shape?")
+    assert prefix.token.tolist() == [0, 1, 2, 3] and prefix.selection.index.tolist() == [0]
+    scores = model.answers(grid(2), [QUESTIONS, ["x"]], [[tiny_lm.SHAPES] * 3, [tiny_lm.SHAPES]])
+    assert [len(s) for s in scores] == [3, 1]
+    everything = make(language_model, selector=selector, select=9)
+    whole = make(language_model).answers(grid(1), [["x"]], [[tiny_lm.SHAPES]])
+    assert torch.allclose(everything.answers(grid(1), [["x"]], [[tiny_lm.SHAPES]])[0][0], whole[0][0], atol=1e-5)
+
+
+def test_users_mistakes(language_model):
+    with pytest.raises(UserError, match="select=0"):
+        make(language_model, selector=FirstGroups(FirstGroups.Config(), dim=32))
+    uneven = make(language_model, selector=FirstGroups(FirstGroups.Config(), dim=32), select=1, frames_per_time=8)
+    with pytest.raises(UserError, match="same number of tokens"):
+        uneven.prefix(uneven.project(grid(1, 12)), 0, "x")
+    with pytest.raises(UserError, match="no sample"):
+        make(language_model).loss(make(language_model).project(grid(1)), [[]])
+    with pytest.raises(UserError, match="choices="):
+        make(language_model).answers(grid(1), [["x"]], [[["red", "red"]]])
+    with pytest.raises(ValueError, match="one video"):
+        make(language_model).answer(grid(2), "x")
+
+
+def aligned(model, video):
+    """The same tokens, the first of each group replaced by the word red."""
+    projected = model.project(video)
+    features = 0 * projected.features
+    features[::4] = word_embeddings(model, ["red"])
+    return Projected(projected.tokens, features, projected.times)
+
+
+def test_alignment_wants_the_word_in_its_group(language_model):
+    model = make(language_model)
+    projected = aligned(model, grid(1))
+    losses = [
+        alignment_loss(model, projected, [seen], ["red"]).item()
+        for seen in ([Event(0.0, ("red",)), Event(4.0, ("red",))], [Event(0.0, ("red",))], [])
+    ]
+    assert losses[0] < 0.01 and losses[0] < losses[1] < losses[2]
+
+
+def test_best_aligned_keeps_the_named_tokens(language_model):
+    model = make(language_model)
+    kept = best_aligned(model, aligned(model, grid(2)), ["red", "blue"], 1)
+    assert kept.tokens.lengths.tolist() == [2, 2]
+    assert torch.allclose(kept.features, word_embeddings(model, ["red"]).expand(4, -1))

@@ -1,0 +1,112 @@
+import lightning as L
+import pytest
+import torch
+
+from tests import tiny_lm
+from vxl_lightning.config import to_plain
+from vxl_lightning.data.batch import ClipBatch
+from vxl_lightning.models.build import AdapterConfig, VideoLMConfig, build_video_lm
+from vxl_lightning.modules.optim import OptimConfig
+from vxl_lightning.modules.tuning import InstructionTuning, TuningConfig
+from vxl_lightning.tokens import VideoGrid
+
+DTS = {"name": "dts", "retention": 1 / 16, "reduction": "saliency", "depth": 1}
+
+
+@pytest.fixture(scope="module")
+def model_config(tmp_path_factory):
+    folder = str(tiny_lm.folder(tmp_path_factory.mktemp("lm")))
+    return VideoLMConfig(dim=tiny_lm.DIM, language_model=folder, compressor=DTS, adapter=AdapterConfig(rank=2))
+
+
+def batches(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for i in range(count):
+        features = torch.randn(2, 8, 4, 4, tiny_lm.DIM, generator=generator)
+        samples = [tiny_lm.sample(2 * i, 0.0, "red", "disk"), tiny_lm.sample(2 * i + 1, 5.0, "blue", "star")]
+        made.append(ClipBatch(VideoGrid.of(features), samples, [s.id for s in samples]))
+    return made
+
+
+def fit(module, data, steps, resume=None, **extra):
+    trainer = L.Trainer(
+        accelerator="cpu", max_steps=steps, logger=False, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, **extra,
+    )  # fmt: skip
+    trainer.fit(module, torch.utils.data.DataLoader(data, batch_size=None), ckpt_path=resume, weights_only=True)
+    return trainer
+
+
+def changed(module, steps=2):
+    before = {n: p.detach().clone() for n, p in module.model.named_parameters()}
+    fit(module, batches(steps), steps)
+    names = {n for n, p in module.model.named_parameters() if not torch.equal(p, before[n])}
+    return {"adapter" if "lora_" in n else n.split(".")[0] for n in names}
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"objective": "align"}, {"compressor", "projector"}),
+        ({"objective": "answer"}, {"compressor", "projector", "adapter"}),
+        ({"rates": {"adapter": 1e-2}, "best_aligned": 2}, {"adapter"}),
+        ({"rates": {"compressor": 1e-2}, "align_weight": 0.0}, {"compressor"}),
+    ],
+)
+def test_only_the_stage_s_parts_learn(model_config, settings, parts):
+    assert changed(InstructionTuning(TuningConfig(**settings, optim=OptimConfig(steps=4)), model_config)) == parts
+
+
+@pytest.mark.parametrize("objective", ["align", "answer"])
+def test_loss_falls(model_config, objective):
+    rates = {"compressor": 1e-2, "projector": 1e-2, "adapter": 1e-2}
+    config = TuningConfig(objective=objective, rates=rates, optim=OptimConfig(steps=20))
+    module = InstructionTuning(config, model_config)
+    data = batches(1) * 20
+    module.log = lambda *a, **k: None
+    first = module.training_step(data[0], 0).item()
+    del module.log
+    fit(module, data, 20)
+    module.log = lambda *a, **k: None
+    assert module.training_step(data[0], 0).item() < 0.8 * first
+
+
+def test_checkpointed_activations_give_the_same_gradients(model_config):
+    grads = []
+    for on in (False, True):
+        torch.manual_seed(0)
+        module = InstructionTuning(TuningConfig(gradient_checkpointing=on), build_video_lm(model_config))
+        module.log = lambda *a, **k: None
+        module.configure_model()
+        module.training_step(batches(1)[0], 0).backward()
+        grads.append([p.grad.clone() for p in module.parameters() if p.requires_grad])
+    assert len(grads[0]) == len(grads[1]) > 0
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*grads, strict=True))
+
+
+def test_resumed_equals_uninterrupted(model_config, tmp_path):
+    config, data = TuningConfig(optim=OptimConfig(steps=4)), batches(2)
+    made = []
+    for seed, epochs, resume in ((0, 2, None), (0, 1, None), (7, 2, str(tmp_path / "half.ckpt"))):
+        torch.manual_seed(seed)
+        module = InstructionTuning(config, model_config)
+        trainer = fit(module, data, 4, max_epochs=epochs, resume=resume)
+        trainer.save_checkpoint(tmp_path / ("whole.ckpt" if epochs == 2 else "half.ckpt"))
+        made.append(dict(module.named_parameters()))
+    whole, half, resumed = made
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert not all(torch.equal(whole[name], half[name]) for name in whole)
+
+
+def test_checkpoint_rebuilds_the_module(model_config, tmp_path):
+    module = InstructionTuning(TuningConfig(optim=OptimConfig(steps=1)), to_plain(model_config))
+    fit(module, batches(1), 1).save_checkpoint(tmp_path / "a.ckpt")
+    loaded = InstructionTuning.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), loaded.parameters(), strict=True))
+
+
+def test_users_mistakes():
+    for wrong in ({"objective": "dance"}, {"rates": {"lora": 1.0}}, {"align_weight": -1.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            TuningConfig(**wrong)
