@@ -1,6 +1,6 @@
 import pytest
-
 from tests.ablation import tiny
+
 from vxl_lightning.ablation.config import AblationConfig
 from vxl_lightning.config import load
 

@@ -1,4 +1,6 @@
 import hashlib
+import json
+import linecache
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from vxl_lightning import registry
 from vxl_lightning.ablation.plan import make_plan
 from vxl_lightning.ablation.runner import run, store_of
 from vxl_lightning.config import to_plain
@@ -95,6 +98,47 @@ def test_workers_give_the_same_tables(make_config):
 def test_ray_gives_the_same_tables(make_config):
     pytest.importorskip("ray")
     assert digests(run(make_config(out="one"))) == digests(run(make_config("workers=2", "engine=ray", out="ray")))
+
+
+@pytest.fixture
+def stranger(tmp_path, monkeypatch):
+    """A distribution that brings a compressor, on the path for this test alone."""
+    site = tmp_path / "site"
+    info = site / "stranger-1.2.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stranger\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[vxl_lightning.compressors]\nstrange = stranger_module:Strange\n")
+    source = """
+        from dataclasses import dataclass
+        from vxl_lightning.compressors.pool import Pool
+
+        class Strange(Pool):
+            @dataclass(frozen=True, kw_only=True)
+            class Config(Pool.Config):
+                pass
+    """
+    (site / "stranger_module.py").write_text(textwrap.dedent(source))
+    monkeypatch.syspath_prepend(str(site))
+    registry.clear()
+    yield site / "stranger_module.py"
+    sys.modules.pop("stranger_module", None)
+    monkeypatch.undo()
+    registry.clear()
+
+
+def test_a_strangers_plugin_is_a_row_and_its_source_is_part_of_the_key(make_config, stranger):
+    config = make_config("variants={}", "variants.new.compressor=strange", "tune.answer.batch_size=0")
+    before = make_plan(config)
+    out = run(config, before)
+    assert "| new | 8 |" in (out / "table.md").read_text()
+    plugins = {p["name"]: p for p in json.loads((out / "manifest.json").read_text())["plugins"]}
+    assert plugins["strange"]["distribution"] == "stranger" and plugins["strange"]["version"] == "1.2"
+    stranger.write_text(stranger.read_text() + "\n# edited\n")
+    sys.modules.pop("stranger_module")
+    registry.clear()
+    linecache.clearcache()
+    changed = {s.key for s in make_plan(config).steps} - {s.key for s in before.steps}
+    assert len(changed) == 2, "its tuning and its answers, nothing else"
 
 
 def test_selector_and_untuned_rows(make_config):

@@ -16,7 +16,15 @@ def language_model(folder):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    words = ["<pad>", "<s>", "</s>", "<unk>", *SHAPES, *COLOURS, *"0 2 4 6 s Which shape colour When ? Question Answer :".split()]
+    words = [
+        "<pad>",
+        "<s>",
+        "</s>",
+        "<unk>",
+        *SHAPES,
+        *COLOURS,
+        *["0", "2", "4", "6", "s", "Which", "shape", "colour", "When", "?", "Question", "Answer", ":"],
+    ]
     raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     tokenizer = PreTrainedTokenizerFast(

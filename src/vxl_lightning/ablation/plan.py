@@ -70,7 +70,8 @@ class Plan:
 
     @property
     def measurements(self) -> list[Step]:
-        return [row.measure for row in self.rows]
+        """The steps that take the time, each once."""
+        return unique([row.measure for row in self.rows])
 
 
 def make_plan(config: AblationConfig) -> Plan:

@@ -1,7 +1,10 @@
 """What each kind of step does. A step reads its inputs and the results it needs, and writes one directory."""
 
 import json
-from collections.abc import Callable
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -35,13 +38,17 @@ Progress = Callable[[float], None]
 """Told the fraction done."""
 
 
+def _ignore(fraction: float) -> None:
+    """The progress that nobody asked for; a function with a name, because workers are sent it."""
+
+
 @dataclass(frozen=True)
 class Context:
     """What the work needs besides the step: finished results, where the data lies, whom to tell."""
 
     store: Store
     places: Places
-    progress: Progress = lambda fraction: None
+    progress: Progress = _ignore
 
     def data(self, digest: str) -> str:
         return self.places.data[digest]
@@ -55,7 +62,8 @@ def perform(step: Step, directory: Path, context: Context) -> None:
     from vxl_lightning.ablation.measuring import measure
 
     kinds = {"warmup": warmup, "pretrain": pretrain, "tune": tune, "evaluate": evaluate, "measure": measure}
-    kinds[step.kind](step, directory, context)
+    with _quiet():
+        kinds[step.kind](step, directory, context)
 
 
 def warmup(step: Step, directory: Path, context: Context) -> None:
@@ -211,6 +219,25 @@ class _Tell(L.Callback):
         self.progress(trainer.global_step / self.steps)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What Lightning and transformers say of every one of many short runs would bury the ablation's own progress."""
+    from transformers.utils import logging as transformers_logging
+
+    level = logging.getLogger("lightning.pytorch").level
+    bars = transformers_logging.is_progress_bar_enabled()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("lightning.pytorch").setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
 def _trainer(steps: int, progress: Progress) -> Any:
     return L.Trainer(
         max_steps=steps,
@@ -222,7 +249,6 @@ def _trainer(steps: int, progress: Progress) -> Any:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        limit_val_batches=1.0,
         num_sanity_val_steps=0,
         check_val_every_n_epoch=None,
         val_check_interval=steps + 1,

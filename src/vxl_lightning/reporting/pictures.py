@@ -33,7 +33,7 @@ def kept_picture(
     """
     if len(frames) != len(source):
         raise ValueError(f"kept_picture got {len(frames)} frames but a source of {len(source)}")
-    shown = _spread(source)
+    shown = spread(source)
     height = max(1, round(width * frames.shape[2] / frames.shape[3]))
     caption = 0 if times is None else 14
     rows = -(-len(shown) // columns)
@@ -43,7 +43,7 @@ def kept_picture(
         (columns * (width + _GAP) + _GAP, rows * (height + caption + _GAP) + _GAP),
         "white",
     )
-    weight = torch.bincount(source[source >= 0].flatten(), minlength=1)
+    weight = torch.bincount(source[source >= 0].flatten(), minlength=1)  # [tokens] cells each stands for
     for place, t in enumerate(shown):
         frame = Image.fromarray(frames[t].permute(1, 2, 0).contiguous().numpy()).resize((width, height))
         x, y = _GAP + place % columns * (width + _GAP), _GAP + place // columns * (height + caption + _GAP)
@@ -58,8 +58,8 @@ def save_picture(picture: Image.Image, path: Path) -> None:
     picture.save(path, quality=82)
 
 
-def _spread(source: Tensor) -> list[int]:
-    """At most `MAX_FRAMES` frames: all where they fit, else of the frames that kept anything, evenly."""
+def spread(source: Tensor) -> list[int]:
+    """At most `MAX_FRAMES` frames of ``source [T, H, W]`` to show: all, else evenly those that kept anything."""
     if len(source) <= MAX_FRAMES:
         return list(range(len(source)))
     kept = (source >= 0).flatten(1).any(1).nonzero().flatten()

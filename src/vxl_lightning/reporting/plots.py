@@ -23,9 +23,7 @@ _MARKS = {"uncompressed": "star", "baseline": "x", "variant": "circle"}
 
 def accuracy_against_tokens(records: Records) -> str:
     """Accuracy of every row against its tokens, one task at a time, chance as a dotted line."""
-    return _accuracy_figure(
-        records, {_row(r): r["lm_tokens"] for r in records}, "tokens into the language model"
-    )
+    return _accuracy_figure(records, {_row(r): r["lm_tokens"] for r in records}, "tokens into the language model")
 
 
 def accuracy_against_time(records: Records, timings: Records) -> str:

@@ -1,0 +1,148 @@
+"""``vxl ask``: one question about any video file."""
+
+import argparse
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vxl_lightning.encoders.base import Encoder
+    from vxl_lightning.models.answering import Answer
+    from vxl_lightning.tokens import VideoGrid
+
+HELP = "ask a question about any video file"
+PICTURES = (".png", ".webp", ".jpg", ".jpeg")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", type=Path, help="folder of a video language model that 'vxl train' or an ablation wrote"
+    )
+    parser.add_argument("video", type=Path, help="any video file")
+    parser.add_argument("question", help="such as 'Which shape?'")
+    parser.add_argument("--choices", help="allowed answers, separated by commas; by default the answer is free text")
+    parser.add_argument(
+        "--show", type=Path, metavar="PICTURE", help="write the frames and tokens that were kept (.png)"
+    )
+    parser.add_argument("--fps", type=float, default=2.0, help="frames looked at each second (default: 2)")
+    parser.add_argument("--max-frames", type=int, default=8192, help="most frames looked at (default: 8192)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Answer, with the span it rests on and the cost of every step."""
+    from vxl_lightning.errors import UserError
+
+    if not args.question.strip():
+        raise UserError("the question is empty; ask something, such as 'Which shape?'")
+    choices = None if args.choices is None else [c.strip() for c in args.choices.split(",") if c.strip()]
+    if choices == []:
+        raise UserError(f"--choices={args.choices!r} holds no answer; separate answers by commas, such as red,green")
+    if args.show and args.show.suffix.lower() not in PICTURES:
+        raise UserError(f"--show={args.show} must end in one of {', '.join(PICTURES)}")
+    if not args.video.is_file():
+        raise UserError(f"{args.video}: no such video file; check the path")
+
+    from rich.console import Console
+    from transformers.utils import logging as transformers_logging
+
+    from vxl_lightning import registry
+    from vxl_lightning.data.decoding import probe
+    from vxl_lightning.data.sampling import sample_times
+    from vxl_lightning.models.pretrained import load_pretrained
+    from vxl_lightning.models.video_lm import VideoLM
+
+    transformers_logging.disable_progress_bar()
+    loaded = load_pretrained(args.model)
+    if not isinstance(loaded.model, VideoLM):
+        raise UserError(f"{args.model}: holds a compressor alone, which answers nothing; give a tuned VideoLM's folder")
+    if loaded.encoder is None:
+        raise UserError(f"{args.model}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
+    encoder = registry.build("encoder", loaded.encoder).eval()
+    times = sample_times(probe(args.video).duration, args.fps, args.max_frames)
+    spent = {"decode": 0.0, "encode": 0.0}
+    grid = _encoded(args.video, times, encoder, spent)
+    answer = loaded.model.answer(grid, args.question, choices)
+    _print(Console(), answer, grid, spent)
+    if args.show:
+        _show(args.show, args.video, times, encoder, answer)
+    return 0
+
+
+def _encoded(video: Path, times: list[float], encoder: "Encoder", spent: dict[str, float]) -> "VideoGrid":
+    """Decode and encode chunk by chunk, so that the frames of a long video are never held together."""
+    import torch
+
+    from vxl_lightning.data.decoding import stream_frames
+    from vxl_lightning.tokens import VideoGrid
+
+    features, seconds, importance = [], [], []
+    for frames, at in _timed(stream_frames(video, times, encoder.frame_size), spent):
+        start = time.perf_counter()
+        encoded = encoder(frames)
+        spent["encode"] += (time.perf_counter() - start) * 1e3
+        features.append(encoded.features.float())
+        seconds.append(at)
+        if encoded.importance is not None:
+            importance.append(encoded.importance.float())
+    side = {"importance": torch.cat(importance)[None]} if importance else {}
+    return VideoGrid.of(torch.cat(features)[None], torch.cat(seconds)[None], **side)
+
+
+def _timed(chunks: Iterator[Any], spent: dict[str, float]) -> Iterator[tuple["Tensor", "Tensor"]]:
+    """The chunks, and what waiting for each of them took."""
+    while True:
+        start = time.perf_counter()
+        chunk = next(chunks, None)
+        spent["decode"] += (time.perf_counter() - start) * 1e3
+        if chunk is None:
+            return
+        yield chunk
+
+
+def _print(console: Any, answer: "Answer", grid: "VideoGrid", spent: dict[str, float]) -> None:
+    from rich.table import Table
+
+    console.print(f"[bold]{_plain(answer.text) or '(nothing)'}[/bold]")
+    if answer.span is not None:
+        console.print(f"rests most on {answer.span[0]:.1f} to {answer.span[1]:.1f} s", style="dim")
+    if answer.scores is not None:
+        ranked = sorted(answer.scores.items(), key=lambda item: -item[1])
+        console.print("log-likelihood: " + ", ".join(f"{_plain(c)} {s:.2f}" for c, s in ranked), style="dim")
+    table = Table("step", "ms", "gives", box=None, header_style="bold", pad_edge=False)
+    table.columns[1].justify = "right"
+    counts = answer.counts
+    gives = {
+        "decode": f"{grid.shape[1]:,} frames",
+        "encode": f"{counts['grid_tokens']:,} grid tokens",
+        "compress": f"{len(answer.tokens.features):,} tokens",
+        "select": f"{counts['visual_tokens']:,} tokens into the language model, with {counts['text_tokens']:,} of text",
+        "answer": f"{counts['kv_length']:,} cached positions, {counts['kv_bytes'] / 2**20:.2f} MiB",
+        "span": "the stretch the answer rests on",
+    }
+    for step, milliseconds in (spent | answer.milliseconds).items():
+        table.add_row(step, f"{milliseconds:.1f}", gives[step])
+    console.print(table)
+
+
+def _show(path: Path, video: Path, times: list[float], encoder: "Encoder", answer: "Answer") -> None:
+    import torch
+
+    from vxl_lightning.data.decoding import stream_frames
+    from vxl_lightning.reporting.pictures import kept_picture, save_picture, spread
+
+    keep = torch.zeros(len(answer.tokens.features), dtype=torch.bool)
+    keep[answer.kept.cpu()] = True
+    source = answer.tokens.select(keep.to(answer.kept.device)).source[0].cpu()
+    shown = spread(source)
+    chunks = list(stream_frames(video, [times[t] for t in shown], encoder.frame_size))
+    frames, at = (torch.cat([chunk[i] for chunk in chunks]) for i in (0, 1))
+    save_picture(kept_picture(frames, source[shown], at), path)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
