@@ -1,15 +1,16 @@
 """``vxl data``: make needle videos, cache encoder features, re-check shards."""
 
 import argparse
+from typing import Any
 
 HELP = "make, encode and verify datasets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
-    text = "make videos from real footage: labelled needles, or diverse clips for pretraining"
+    text = "make videos from real footage: labelled needles, diverse clips for pretraining, or all with cached features"
     synth = commands.add_parser("synth", help=text, description=text)
-    synth.add_argument("what", choices=("needles", "clips"))
+    synth.add_argument("what", choices=("needles", "clips", "all"))
     synth.add_argument("out", help="folder for the shards of train, val and test")
     synth.add_argument("settings", nargs="*", metavar="CONF|key=value", help="YAML files, and e.g. train=512 seed=1")
     synth.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
@@ -38,26 +39,36 @@ def _synth(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from vxl_lightning import config
+    from vxl_lightning.data.synth.build import SynthConfig, build
     from vxl_lightning.data.synth.needles import NeedleConfig, make_needles
     from vxl_lightning.data.synth.pretraining import ClipConfig, make_pretraining
 
     files, overrides = ([x for x in args.settings if ("=" in x) == wanted] for wanted in (False, True))
-    settings = config.load(NeedleConfig if args.what == "needles" else ClipConfig, files, overrides)
+    schema: type[Any] = {"needles": NeedleConfig, "clips": ClipConfig, "all": SynthConfig}[args.what]
+    settings: Any = config.load(schema, files, overrides)
     if args.print_config:
         print(config.to_yaml(settings), end="")
         return 0
     with Progress(transient=True) as bar:
-        task = bar.add_task("drawing", total=None)
+        tasks: dict[str, Any] = {}
 
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done)
 
-        if isinstance(settings, NeedleConfig):
-            made = make_needles(settings, args.out, report)
+        def drawing(done: int, total: int) -> None:
+            report("drawing", done, total)
+
+        if isinstance(settings, SynthConfig):
+            made = {f"{k}/{s}": c for k, splits in build(settings, args.out, report).items() for s, c in splits.items()}
+        elif isinstance(settings, NeedleConfig):
+            made = make_needles(settings, args.out, drawing)
         else:
-            made = make_pretraining(settings, args.out, report)
+            assert isinstance(settings, ClipConfig)
+            made = make_pretraining(settings, args.out, drawing)
     for split, counts in made.items():
-        print(f"{args.out}/{split}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
+        print(f"{args.out}: {split}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     return 0
 
 
