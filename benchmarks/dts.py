@@ -180,16 +180,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", choices=["ours", "plain", "agree"])
     parser.add_argument("--repeats", type=int, default=2, help="steps in each process")
+    parser.add_argument("--threads", type=int, default=1, help="one makes CPU seconds comparable on a busy machine")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each version, taken in turn")
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     if args.run:
         print(json.dumps(agree() if args.run == "agree" else step(args.run, args.repeats)))
         return
-    gap = measure(__file__, "--run", "agree")
+    threads = ("--threads", str(args.threads))
+    gap = measure(__file__, "--run", "agree", *threads)
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
     for _ in range(args.rounds):
         for which, taken in runs.items():
-            taken.append(measure(__file__, "--run", which, "--repeats", str(args.repeats)))
+            taken.append(measure(__file__, "--run", which, "--repeats", str(args.repeats), *threads))
     medians = {
         which: {
             "wall_s": statistics.median(s for r in taken for s in r["wall_s"]),
