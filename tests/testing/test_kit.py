@@ -169,6 +169,19 @@ def test_encoder_that_keeps_all() -> None:
     assert [r for r in check_plugin("encoder", Thumbnail) if r.outcome != "kept"] == []
 
 
+class BringsNoWeights(Thumbnail):
+    @classmethod
+    def get_test_params(cls) -> list[dict[str, Any]]:
+        return []
+
+
+def test_encoder_without_test_parameters_says_that_nothing_was_tried() -> None:
+    contract, *others = check_plugin("encoder", BringsNoWeights)
+    assert contract.outcome == "kept"
+    assert all(r.outcome == "not applicable" and "offers no get_test_params" in r.detail for r in others)
+    assert all(r.outcome == "kept" for r in check_plugin("encoder", BringsNoWeights, params=[{"batch_frames": 2}]))
+
+
 ENCODERS = {
     "contract": Homeless,
     "shapes_and_dtypes": PromisesImportance,
