@@ -1,6 +1,6 @@
 import pytest
-
 from tests import tiny_lm
+
 from vxl_lightning.data.chat import ChatFormat, exchanges
 from vxl_lightning.data.schema import Sample, Turn
 

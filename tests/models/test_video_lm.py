@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from tests import tiny_lm
+
 from vxl_lightning import registry
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.alignment import Event, alignment_loss, best_aligned, word_embeddings
