@@ -108,6 +108,8 @@ def test_print_config_and_dry_run_train_nothing(conf: Path, tmp_path: Path, caps
     again = tmp_path / "printed.yaml"
     again.write_text(printed)
     assert config.to_plain(config.load(TrainConfig, [again])) == config.to_plain(config.load(TrainConfig, [conf]))
-    assert main(["train", str(conf), "--dry-run"]) == 0
+    assert main(["train", str(conf), "--dry-run", f"pretraining.optim.steps={STEPS}"]) == 0, (
+        "overrides may follow options"
+    )
     assert f"{STEPS} steps of 2 clips" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()

@@ -40,7 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = arguments[0] if arguments and arguments[0] in COMMANDS else None
-    args = build_parser(command).parse_args(arguments)
+    parser = build_parser(command)
+    args, rest = parser.parse_known_args(arguments)
+    # argparse stops filling a list at the first option; overrides may stand anywhere.
+    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(args, "overrides")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.overrides += rest
     try:
         return int(import_module(f"vxl_lightning.cli.{args.command}").run(args))
     except (ValueError, FileNotFoundError) as error:
