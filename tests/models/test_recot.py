@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning import registry
-from vxl_lightning.models.recot import DecoderConfig, ReCoT, copies, reconstruction_loss
+from vxl_lightning.models.recot import DecoderConfig, ReCoT, reconstruction_loss
 from vxl_lightning.tokens import VideoGrid
 
 SMALL = DecoderConfig(width=16, heads=2, window=4, reach=0)
@@ -132,24 +132,3 @@ def test_what_the_compressor_sees_of_a_hidden_cell():
 def test_unknown_words(bad):
     with pytest.raises(ValueError, match="is not one of"):
         build(COMPRESSORS[0], **bad)
-
-
-def test_copies_of_a_worked_example():
-    cells = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]).view(1, 6, 1, 1, 1).expand(1, 6, 1, 2, 1).clone()
-    cells[..., 1, :] *= 10
-    visible = torch.tensor([[1, 0], [0, 0], [1, 0], [0, 0], [0, 0], [0, 1]], dtype=torch.bool).view(1, 6, 1, 2)
-    guess = copies(cells, visible, window=3)
-    left, right = (lambda x: x[0, :, 0, 0, 0].tolist()), (lambda x: x[0, :, 0, 1, 0].tolist())
-    assert left(guess.mean) == [2.5, 2.5, 2.5, 320.0, 320.0, 320.0]
-    assert right(guess.mean) == [2.5, 2.5, 2.5, 320.0, 320.0, 320.0]
-    assert left(guess.window_mean) == right(guess.window_mean) == [2.5] * 3 + [320.0] * 3
-    assert left(guess.previous) == [2.5, 1.0, 1.0, 4.0, 4.0, 4.0]
-
-
-def test_copies_fall_back_to_the_video_where_a_window_is_hidden():
-    cells = torch.arange(4.0).view(1, 4, 1, 1, 1)
-    visible = torch.tensor([True, True, False, False]).view(1, 4, 1, 1)
-    guess = copies(cells, visible, window=2)
-    assert guess.window_mean.flatten().tolist() == [0.5] * 4
-    assert guess.mean.flatten().tolist() == [0.5] * 4
-    assert guess.previous.flatten().tolist() == [0.5, 0.0, 1.0, 1.0]

@@ -14,7 +14,8 @@ from vxl_lightning import registry
 from vxl_lightning.config import component, to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.maskers.base import Masker
-from vxl_lightning.models.recot import DecoderConfig, Fill, Reconstruction, ReCoT, Target, copies, reconstruction_loss
+from vxl_lightning.models.copies import copies
+from vxl_lightning.models.recot import DecoderConfig, Fill, Reconstruction, ReCoT, Target, reconstruction_loss
 from vxl_lightning.modules.optim import OptimConfig, build_optimizer
 from vxl_lightning.tokens import VideoGrid
 
