@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SPEEDS = (1, 2, 3, 4, 6)
+SPEEDS = (1, 2, 3, 4, 6)  # frames of footage per frame of clip
 
 
 @dataclass(frozen=True, kw_only=True)

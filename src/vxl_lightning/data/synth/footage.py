@@ -4,6 +4,7 @@ Files are found through the packages' metadata; the packages are never imported 
 A source belongs to one split for good, so no film, room or person is ever on two sides.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -121,3 +122,41 @@ def load(source: Source, short_side: int = 256, fps: float = 25.0) -> Tensor:
     scale = short_side / min(info.width, info.height)
     size = (round(info.height * scale / 2) * 2, round(info.width * scale / 2) * 2)
     return torch.cat([frames for frames, _ in stream_frames(path, times, size)])
+
+
+class Footage:
+    """All decoded sources of a split.
+
+    Args:
+        films: sources and frames ``[T, 3, h, w]``.
+        photos: sources and pictures ``[1, 3, h, w]``.
+    """
+
+    def __init__(self, films: list[tuple[Source, Tensor]], photos: list[tuple[Source, Tensor]]) -> None:
+        assert films or photos
+        self.films = films
+        self.photos = photos
+
+    @classmethod
+    def load(cls, split: Split) -> "Footage":
+        """Find and decode every source of a split.
+
+        Raises:
+            UserError: a package is missing.
+        """
+        sources = [s for s in SOURCES if s.split == split]
+        for source in sources:
+            locate(source)  # complain before the first, slow, decoding
+        with ThreadPoolExecutor(2) as pool:
+            loaded = list(zip(sources, pool.map(load, sources), strict=True))
+        return cls([x for x in loaded if not x[0].is_photo], [x for x in loaded if x[0].is_photo])
+
+    def draw(self, index: int, generator: torch.Generator) -> tuple[Source, Tensor]:
+        """Footage for clip ``index``: films and photographs in turn where there are both.
+
+        Among films a longer one is drawn more often, so that eight views of one room do not outweigh the rest.
+        """
+        if self.photos and (index % 2 or not self.films):
+            return self.photos[int(torch.randint(len(self.photos), (), generator=generator))]
+        lengths = torch.tensor([float(len(frames)) for _, frames in self.films])
+        return self.films[int(torch.multinomial(lengths, 1, generator=generator))]

@@ -1,15 +1,21 @@
 """Needles of a clip and the questions about them, each with exactly one answer among listed choices."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from vxl_lightning.data.schema import Sample, Turn
 from vxl_lightning.data.synth.clips import integer, uniform
 from vxl_lightning.data.synth.shapes import COLOURS, HELD_OUT, SHAPES
 
 COUNTS = ("0", "1", "2", "3", "4")
 MAX_NEEDLES = len(COUNTS) - 1
+YES_NO = ("yes", "no")
+# Clips without needles (one in five of those that ask) can only answer no; this evens out yes and no over all.
+YES_IF_ANY = 0.625
+Ask = Literal["count", "exists"]
 
 
 @dataclass(frozen=True)
@@ -60,44 +66,37 @@ def place_needles(
 
 
 def ask(
-    needles: tuple[Needle, ...], num_frames: int, fps: float, group: int, wanted: int, generator: torch.Generator
+    needles: tuple[Needle, ...],
+    num_frames: int,
+    fps: float,
+    group: int,
+    about_all: Sequence[Ask],
+    generator: torch.Generator,
 ) -> list[Question]:
-    """Up to ``wanted`` questions about a clip, in random order; without needles only how many and whether."""
-    questions = [_count(needles), _exists(needles, generator)]
+    """What, colour and when about a needle each, order from two needles on, and those of ``about_all``; shuffled."""
+    questions = [_count(needles) if which == "count" else _exists(needles, generator) for which in about_all]
     if needles:
 
         def pick() -> Needle:
             return needles[integer(0, len(needles), generator)]
 
         what, colour, when = pick(), pick(), pick()
-        seconds = group / fps
-        starts = tuple(_seconds(i * seconds) for i in range(num_frames // group))
-        # The three that read one needle come first: of `wanted` questions they are never left out.
-        questions = [
+        starts = tuple(f"{i * group / fps:g} s" for i in range(num_frames // group))
+        text = f"When does the {when.colour} {when.shape} appear?"
+        questions += [
             Question("what", f"What shape is the {what.colour} object?", what.shape, SHAPES, _span(what, fps)),
             Question(
                 "colour", f"What colour is the {colour.shape}?", colour.colour, tuple(COLOURS), _span(colour, fps)
             ),
-            Question(
-                "when",
-                f"When does the {when.colour} {when.shape} appear?",
-                starts[when.frame // group],
-                starts,
-                _span(when, fps),
-            ),
-            *([_order(needles, generator)] if len(needles) > 1 else []),
-            *(questions if integer(0, 2, generator) else reversed(questions)),
+            Question("when", text, starts[when.frame // group], starts, _span(when, fps)),
         ]
-    questions = questions[:wanted]
+    if len(needles) > 1:
+        questions.append(_order(needles, generator))
     return [questions[i] for i in torch.randperm(len(questions), generator=generator).tolist()]
 
 
 def _span(needle: Needle, fps: float) -> tuple[float, float]:
     return needle.time, needle.time + 1 / fps
-
-
-def _seconds(value: float) -> str:
-    return f"{value:g} s"
 
 
 def _count(needles: tuple[Needle, ...]) -> Question:
@@ -111,33 +110,30 @@ def _order(needles: tuple[Needle, ...], generator: torch.Generator) -> Question:
 
 
 def _exists(needles: tuple[Needle, ...], generator: torch.Generator) -> Question:
-    """Is one there? Where there are needles, yes and no are equally likely."""
-    if needles and integer(0, 2, generator):
+    """Is one there?"""
+    if needles and uniform(0, 1, generator) < YES_IF_ANY:
         needle = needles[integer(0, len(needles), generator)]
-        text, answer, span = f"{needle.colour} {needle.shape}", "yes", None
-    else:
-        present = {(n.colour, n.shape) for n in needles}
-        absent = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in present and (c, s) not in HELD_OUT]
-        colour, shape = absent[integer(0, len(absent), generator)]
-        text, answer, span = f"{colour} {shape}", "no", None
-    return Question("exists", f"Is there a {text}?", answer, ("yes", "no"), span)
+        return Question("exists", f"Is there a {needle.colour} {needle.shape}?", "yes", YES_NO, None)
+    present = {(n.colour, n.shape) for n in needles}
+    absent = [(c, s) for c in COLOURS for s in SHAPES if (c, s) not in present | HELD_OUT]
+    colour, shape = absent[integer(0, len(absent), generator)]
+    return Question("exists", f"Is there a {colour} {shape}?", "no", YES_NO, None)
 
 
-def annotate(
-    identity: str, video: str, needles: tuple[Needle, ...], questions: list[Question], **meta: Any
-) -> dict[str, Any]:
-    """The clip's record in LLaVA's form; what is not conversation is kept beside it."""
+def annotate(identity: str, video: str, needles: tuple[Needle, ...], questions: list[Question], **meta: Any) -> Sample:
+    """The clip's annotation: every question in one conversation, and beside it what is known about each."""
     turns = []
     for i, q in enumerate(questions):
-        turns.append({"from": "human", "value": ("<image>\n" if i == 0 else "") + q.text})
-        turns.append({"from": "gpt", "value": q.answer})
-    return {
-        "id": identity,
-        "video": video,
-        "conversations": turns,
-        "task": [q.task for q in questions],
-        "choices": [list(q.choices) for q in questions],
-        "answer_span": [None if q.span is None else list(q.span) for q in questions],
-        "needles": [asdict(n) | {"held_out": (n.colour, n.shape) in HELD_OUT} for n in needles],
-        **meta,
-    }
+        turns += [Turn("human", ("<image>\n" if i == 0 else "") + q.text), Turn("gpt", q.answer)]
+    return Sample(
+        identity,
+        video,
+        tuple(turns),
+        {
+            "task": [q.task for q in questions],
+            "choices": [list(q.choices) for q in questions],
+            "answer_span": [None if q.span is None else list(q.span) for q in questions],
+            "needles": [asdict(n) | {"held_out": (n.colour, n.shape) in HELD_OUT} for n in needles],
+            **meta,
+        },
+    )
