@@ -21,6 +21,7 @@ def rows(budgets=(0.0625,), names=tuple(STRENGTH)):
                 RowInfo(
                     variant=variant, retention=retention, role=role, compressor=variant.partition("_")[0],
                     init="reconstruct" if recot else "none", selector=None, tuned=True, counts=counts,
+                    masker="tube" if recot else None,
                     gain=0.11 if recot else None, gain_previous=0.2 if recot else None,
                 )
             )  # fmt: skip

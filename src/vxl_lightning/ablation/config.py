@@ -10,7 +10,7 @@ from vxl_lightning.config import component
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import AdapterConfig
 from vxl_lightning.models.prefix import PromptConfig
-from vxl_lightning.models.recot import DecoderConfig, Target
+from vxl_lightning.models.recot import DecoderConfig, Fill, Target
 from vxl_lightning.modules.optim import OptimConfig
 from vxl_lightning.modules.tuning import TuningConfig
 
@@ -62,6 +62,8 @@ class PretrainSettings:
     """The decoder, which is thrown away afterwards."""
     target: Target = "features"
     """``features`` or ``layer_norm``: the space in which cells are compared."""
+    fill: Fill = "previous"
+    """``previous`` or ``embedding``: what hidden cells look like to the compressor."""
     visible_weight: float = 0.2
     """Weight of the visible cells' error beside the hidden cells'."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(steps=600, lr=2e-3))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any, Protocol
 
 from vxl_lightning.ablation.cells import Step
@@ -20,7 +21,7 @@ class Watcher(Protocol):
         """A step begins."""
 
     def progress(self, step: Step, fraction: float) -> None:
-        """How much of a step is done; told of steps in this process alone."""
+        """How much of a step is done."""
 
     def finished(self, step: Step, worked: bool) -> None:
         """A step is done; not ``worked`` when it had been done before."""
@@ -39,6 +40,32 @@ class Silent:
 def run_step(step: Step, context: Context) -> bool:
     """One step, if it has not been done; True when it was done now."""
     return context.store.run(step, lambda s, directory: perform(s, directory, context))
+
+
+def _run_elsewhere(step: Step, context: Context) -> bool:
+    """One step in another process, which tells its progress by a file."""
+    path = _progress_file(context, step)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        return run_step(step, replace(context, progress=lambda fraction: _tell(path, fraction)))
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _progress_file(context: Context, step: Step) -> Path:
+    final = context.store.path(step)
+    return final.with_name(final.name + ".progress")
+
+
+def _tell(path: Path, fraction: float) -> None:
+    path.write_text(f"{fraction:.4f}")
+
+
+def _told(path: Path) -> float | None:
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):  # not there yet, or just being written
+        return None
 
 
 def serially(steps: Sequence[Step], context: Context, watcher: Watcher) -> None:
@@ -69,7 +96,10 @@ def in_parallel(
             for step in ready[: workers - len(running)]:
                 watcher.started(step)
                 running[submit(step, context)] = waiting.pop(step.key)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, timeout=1.0, return_when=FIRST_COMPLETED)
+            for step in running.values():
+                if (fraction := _told(_progress_file(context, step))) is not None:
+                    watcher.progress(step, fraction)
             for future in done:
                 watcher.finished(running.pop(future), future.result())
 
@@ -86,7 +116,7 @@ def _pool(engine: str, workers: int, threads: int) -> Iterator[Submit]:
     # Spawned, not forked: a fork would inherit the thread pools of torch in whatever state they are.
     pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
     with pool:
-        yield lambda step, context: pool.submit(run_step, step, context)
+        yield lambda step, context: pool.submit(_run_elsewhere, step, context)
 
 
 @contextmanager
@@ -101,7 +131,7 @@ def _ray(workers: int, threads: int) -> Iterator[Submit]:
 
     def remote(step: Step, context: Context) -> bool:
         _limit_threads(threads)
-        return run_step(step, context)
+        return _run_elsewhere(step, context)
 
     task: Any = ray.remote(num_cpus=1, max_retries=0)(remote)
     try:

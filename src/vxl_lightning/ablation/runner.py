@@ -117,6 +117,7 @@ def _info(row: Row, store: Store) -> RowInfo:
         selector=row.variant.selector.get("name"),
         tuned=row.variant.tune,
         counts=Counts(**_read(store.path(row.measure) / measuring.COUNTS)),
+        masker=row.variant.masker["name"] if gains else None,
         gain=mean("gain"),
         gain_previous=mean("gain_previous"),
     )

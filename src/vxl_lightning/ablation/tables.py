@@ -40,6 +40,7 @@ class RowInfo:
         role: ``uncompressed``, ``baseline`` or ``variant``.
         compressor: plugin name; ``init``: ``none``, ``autoencode`` or ``reconstruct``.
         tuned: False when the row uses the warmed-up model as it is.
+        masker: what was hidden while ``gain`` was measured; gains under different maskers do not compare.
         gain: held-out masked reconstruction, one minus the squared error over that of the better of the
             two means of visible cells; None without pretraining. ``gain_previous``: the same over the
             nearest earlier visible cell. Means over seeds.
@@ -53,6 +54,7 @@ class RowInfo:
     selector: str | None
     tuned: bool
     counts: Counts
+    masker: str | None = None
     gain: float | None = None
     gain_previous: float | None = None
 

@@ -77,7 +77,7 @@ def _estimate(left: "Sequence[Step]", store: "Store", workers: int) -> str:
     taken = {kind: store.seconds(kind) for kind in {s.kind for s in left}}
     unknown = sorted(kind for kind, seconds in taken.items() if seconds is None)
     if unknown:
-        return f"time unknown until the first {' and '.join(unknown)} has run"
+        return f"time unknown until one of each kind has run ({', '.join(unknown)})"
     return f"about {_minutes(sum(taken[s.kind] or 0.0 for s in left) / workers)} by what such steps took before"
 
 
@@ -125,6 +125,7 @@ class _Bars:
         self.fraction: dict[str, float] = {}
         self.bars: dict[str, TaskID] = {}
         self.began = time.monotonic()
+        self.known = self._timed()
         self.names = _names(plan)
         self.display: Progress = Progress(
             TextColumn("{task.description}"),
@@ -149,11 +150,12 @@ class _Bars:
 
     def progress(self, step: "Step", fraction: float) -> None:
         self.fraction[step.key] = fraction
-        if step.key in self.bars:
-            task = self.display.tasks[self.display.task_ids.index(self.bars[step.key])]
-            elapsed = task.elapsed or 0.0
-            eta = f"{_minutes(elapsed * (1 - fraction) / fraction)} left" if fraction > 0.02 else ""
-            self.display.update(self.bars[step.key], completed=fraction, eta=eta)
+        if step.key in self.bars and fraction > 0.02:
+            elapsed = self.display.tasks[self.display.task_ids.index(self.bars[step.key])].elapsed or 0.0
+            # The first of its kind tells what the kind takes before it is done.
+            self.known.setdefault(step.kind, elapsed / fraction)
+            left = _minutes(elapsed * (1 - fraction) / fraction)
+            self.display.update(self.bars[step.key], completed=fraction, eta=f"{left} left")
         self._update()
 
     def finished(self, step: "Step", worked: bool) -> None:
@@ -161,11 +163,16 @@ class _Bars:
         self.fraction.pop(step.key, None)
         if step.key in self.bars:
             self.display.remove_task(self.bars.pop(step.key))
+        self.known = self._timed()
         self._update()
 
+    def _timed(self) -> dict[str, float]:
+        """Seconds that each kind of step took, where one has been done."""
+        taken = {kind: self.store.seconds(kind) for kind in _DEFAULT_SHARE}
+        return {kind: seconds for kind, seconds in taken.items() if seconds is not None}
+
     def _update(self) -> None:
-        cost = {k: self.store.seconds(k) for k in _DEFAULT_SHARE}
-        known = {k: v for k, v in cost.items() if v is not None}
+        known = self.known
         # A kind that was never timed is taken in proportion to those that were.
         unit = sum(known.values()) / sum(_DEFAULT_SHARE[k] for k in known) if known else None
         if unit is None:

@@ -74,7 +74,7 @@ def reconstruction_gain(records: Records) -> str | None:
     chosen = list({_row(r): r for r in records if r["gain"] is not None}.values())
     if not chosen:
         return None
-    labels = [label(r) for r in chosen]
+    labels = [f"{label(r)} · {r['masker']} mask" for r in chosen]
     figure = go.Figure()
     for key, name, colour in (
         ("gain", "over the mean of the visible cells", "#0072b2"),
