@@ -108,6 +108,7 @@ def launch(run: dict[str, Any]) -> dict[str, Any]:
     for rank in range(run["world"]):
         pid = os.fork()
         if pid == 0:
+            signal.alarm(300)  # a rank that waits for one that failed ends the run, not the night
             child(run, rank, port)
             os._exit(0)
         children.append(pid)
