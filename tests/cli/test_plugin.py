@@ -1,11 +1,14 @@
 """``vxl plugin``: what it prints and returns, and a stranger's distribution from scaffold to check."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from tests.ablation import tiny
 
 from vxl_lightning import registry
 from vxl_lightning.cli.main import main
@@ -92,7 +95,7 @@ def test_new_warns_of_a_name_that_is_taken(tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.slow
-def test_scaffold_installs_passes_its_own_tests_and_the_check(tmp_path: Path) -> None:
+def test_strangers_plugin_from_scaffold_to_a_row_of_an_ablation(tmp_path: Path) -> None:
     for kind in KINDS:
         assert main(["plugin", "new", f"strange_{kind}", "--kind", kind, "--dir", str(tmp_path)]) == 0
     made = sorted(str(p) for p in tmp_path.glob("vxl-strange-*"))
@@ -110,11 +113,30 @@ def test_scaffold_installs_passes_its_own_tests_and_the_check(tmp_path: Path) ->
     python("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation",
            "--no-index", "--target", str(site), *made)  # fmt: skip
     assert " failed" not in python("-m", "pytest", "-q", "-p", "no:cacheprovider", *made)
-    script = """
-import sys
-from vxl_lightning.cli.main import main
-sys.exit(max(main(["plugin", "check", "strange_" + kind]) for kind in sys.argv[1:]))
-"""
-    checked = python("-c", script, *KINDS)
-    assert checked.count(": 0 laws broken") == len(KINDS)
-    assert all(f"vxl-strange-{kind} 0.1.0" in checked for kind in KINDS)
+    checked = python("-m", "vxl_lightning.cli.main", "plugin", "check", "strange_compressor")
+    assert "vxl-strange-compressor 0.1.0: 0 laws broken" in checked
+
+    tiny.language_model(tmp_path / "lm")
+    tiny.shards(tmp_path / "train", 8, seed=1)
+    tiny.shards(tmp_path / "test", 4, seed=2)
+    conf = tmp_path / "ablation.yaml"
+    stage = {"batch_size": 4, "optim": {"steps": 1}}
+    stages = {"align": stage, "answer": stage}
+    conf.write_text(
+        json.dumps(
+            {
+                "out": "run",
+                "language_model": "lm",
+                "data": {"train": "train", "test": "test"},
+                "variants": {"mine": "vxl-strange-compressor:strange_compressor"},
+                "adapter": {"rank": 2},
+                "warmup": stages,
+                "tune": stages,
+                "threads": 1,
+            }
+        )
+    )
+    python("-m", "vxl_lightning.cli.main", "ablate", "ablation.yaml")
+    rows = {r["variant"]: r for r in pq.read_table(tmp_path / "run/results.parquet").to_pylist() if r["task"] == "all"}
+    assert rows["mine"]["lm_tokens"] == rows["pool"]["lm_tokens"] == 8
+    assert '"distribution": "vxl-strange-compressor"' in (tmp_path / "run/manifest.json").read_text()
