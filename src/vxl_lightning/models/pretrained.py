@@ -71,7 +71,9 @@ def save_pretrained(
         described |= {"kind": "video_lm", "config": plain}
         state = trained_state(model)
     else:
-        described |= {"kind": "compressor", "config": {"compressor": dict(config), "dim": model.dim}}  # type: ignore[call-overload]
+        if isinstance(config, VideoLMConfig):
+            raise ValueError("save_pretrained of a compressor needs its specification {'name': ..., ...}")
+        described |= {"kind": "compressor", "config": {"compressor": dict(config), "dim": model.dim}}
         state = model.state_dict()
     save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")

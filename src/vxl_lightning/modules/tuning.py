@@ -175,9 +175,10 @@ def _pairs(samples: Iterable[Sample]) -> list[list[tuple[str, str]]]:
 
 def tuning_from_plain(values: Mapping[str, Any]) -> TuningConfig:
     """The configuration that `config.to_plain` wrote."""
-    return TuningConfig(
-        **{k: OptimConfig(**v) if k == "optim" and isinstance(v, Mapping) else v for k, v in values.items()}
-    )
+    settings: dict[str, Any] = dict(values)
+    if isinstance(settings.get("optim"), Mapping):
+        settings["optim"] = OptimConfig(**settings["optim"])
+    return TuningConfig(**settings)
 
 
 def auto_precision() -> Literal["bf16-mixed", "32-true"]:
