@@ -1,0 +1,1 @@
+"""Labelled video made from the footage and photographs that installed packages ship."""
