@@ -6,6 +6,7 @@ A source belongs to one split for good, so no film, room or person is ever on tw
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -138,8 +139,9 @@ class Footage:
         self.photos = photos
 
     @classmethod
+    @cache
     def load(cls, split: Split) -> "Footage":
-        """Find and decode every source of a split.
+        """Find and decode every source of a split, once a process: clips and needles are cut from the same films.
 
         Raises:
             UserError: a package is missing.
