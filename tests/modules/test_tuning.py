@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import lightning as L
 import pytest
 import torch
@@ -110,3 +115,18 @@ def test_users_mistakes():
     for wrong in ({"objective": "dance"}, {"rates": {"lora": 1.0}}, {"align_weight": -1.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TuningConfig(**wrong)
+
+
+@pytest.mark.slow
+def test_ranks_agree_and_sharding_changes_nothing(model_config):
+    root = Path(__file__).parents[2]
+    results = set()
+    for strategy in ("ddp", "fsdp2"):
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.modules.tuning_ranks", model_config.language_model, strategy],
+            cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600,
+        )  # fmt: skip
+        lines = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")]
+        assert sorted(rank for rank, _ in lines) == ["0", "1"], done.stderr
+        results.update(round(float(total), 4) for _, total in lines)
+    assert len(results) == 1

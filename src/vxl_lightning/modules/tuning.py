@@ -68,7 +68,8 @@ class InstructionTuning(L.LightningModule):
 
     Nothing in a step is random: a resumed run repeats the uninterrupted one. Parts whose rate is 0, and those
     the objective does not reach, are frozen, so that every trainable parameter gets a gradient under DDP.
-    Under ``ModelParallelStrategy`` the language model's layers are sharded (FSDP2).
+    Under ``ModelParallelStrategy(data_parallel_size=N, tensor_parallel_size=1)`` the language model's layers are
+    sharded (FSDP2); the other parts are small and stay whole.
 
     Args:
         config: a `TuningConfig` or the mapping of one.
@@ -98,6 +99,7 @@ class InstructionTuning(L.LightningModule):
         if compressor_from is not None:
             load_compressor(compressor_from, self.model.compressor)
         self._sharded = False
+        self._group: Any = None
         self._freeze()
 
     def _freeze(self) -> None:
@@ -128,9 +130,26 @@ class InstructionTuning(L.LightningModule):
             return
         from torch.distributed.fsdp import fully_shard
 
+        self._group = mesh["data_parallel"].get_group()
+        for parameter in self._trained():  # what was initialised at random starts alike
+            torch.distributed.broadcast(parameter.data, group_src=0, group=self._group)
         for layer in self.model.plain.base_model.layers:
             fully_shard(layer, mesh=mesh["data_parallel"])
         self._sharded = True
+
+    def on_after_backward(self) -> None:
+        """Average the gradients of the small parts, which are not sharded; FSDP2 looks after the layers' own."""
+        if not self._sharded:
+            return
+        from torch.distributed.tensor import DTensor
+
+        for parameter in self._trained():
+            if parameter.grad is not None and not isinstance(parameter.grad, DTensor):
+                torch.distributed.all_reduce(parameter.grad, group=self._group)
+                parameter.grad /= torch.distributed.get_world_size(self._group)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> Tensor:
         return self._step(batch, "train")
