@@ -193,6 +193,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for which, taken in runs.items():
             taken.append(measure(__file__, "--run", which, "--repeats", str(args.repeats), *threads))
+            print(which, taken[-1], flush=True)
     medians = {
         which: {
             "wall_s": statistics.median(s for r in taken for s in r["wall_s"]),
