@@ -81,7 +81,7 @@ def main() -> None:
     parser.add_argument("--language-model", default="smollm2")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--best", type=int, default=4, help="tokens a group the warm-up reads")
+    parser.add_argument("--words", type=int, default=4, help="tokens a group the warm-up reads")
     parser.add_argument("--warm-align", type=int, default=40)
     parser.add_argument("--warm-answer", type=int, default=80)
     parser.add_argument("--align", type=int, default=60)
@@ -106,7 +106,7 @@ def main() -> None:
         aligning = TuningConfig(objective="align", rates={"projector": 2e-3}, optim=OptimConfig(steps=args.warm_align))
         show("warm align s", stage(model, args.train, aligning, 10, args.seed))
         answering = TuningConfig(
-            best_aligned=args.best, align_weight=0.0, rates={"adapter": 3e-3}, optim=OptimConfig(steps=args.warm_answer)
+            from_words=args.words, align_weight=0.0, rates={"adapter": 2e-3}, optim=OptimConfig(steps=args.warm_answer)
         )
         show("warm answer s", stage(model, args.train, answering, 4, args.seed))
         save_pretrained(warm, model, config)

@@ -4,7 +4,7 @@ from tests import tiny_lm
 
 from vxl_lightning import registry
 from vxl_lightning.errors import UserError
-from vxl_lightning.models.alignment import Event, alignment_loss, best_aligned, word_embeddings
+from vxl_lightning.models.alignment import Event, alignment_loss, events, spoken, word_embeddings
 from vxl_lightning.models.packing import Segment, pack, trie
 from vxl_lightning.models.prefix import Projected, PromptConfig
 from vxl_lightning.models.projector import Projector
@@ -218,8 +218,13 @@ def test_alignment_wants_the_word_in_its_group(language_model):
     assert losses[0] < 0.01 and losses[0] < losses[1] < losses[2]
 
 
-def test_best_aligned_keeps_the_named_tokens(language_model):
+def test_spoken_is_aligned_and_repeats(language_model):
     model = make(language_model)
-    kept = best_aligned(model, aligned(model, grid(2)), ["red", "blue"], 1)
-    assert kept.tokens.lengths.tolist() == [2, 2]
-    assert torch.allclose(kept.features, word_embeddings(model, ["red"]).expand(4, -1))
+    samples = [tiny_lm.sample(0, 5.0, "blue", "star"), tiny_lm.sample(1, 0.0, "red", "disk")]
+    told = spoken(model, samples, grid(2).times, 3)
+    assert told.tokens.lengths.tolist() == [6, 6]
+    loss = alignment_loss(model, told, [events(s) for s in samples], ["red", "blue"]).item()
+    swapped = alignment_loss(model, told, [events(s) for s in reversed(samples)], ["red", "blue"]).item()
+    assert loss < swapped
+    alone = spoken(model, samples[1:], grid(1).times, 3)
+    assert torch.equal(alone.features, told.features[6:])

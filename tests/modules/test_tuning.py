@@ -55,7 +55,7 @@ def changed(module, steps=2):
     [
         ({"objective": "align"}, {"compressor", "projector"}),
         ({"objective": "answer"}, {"compressor", "projector", "adapter"}),
-        ({"rates": {"adapter": 1e-2}, "best_aligned": 2}, {"adapter"}),
+        ({"from_words": 2}, {"adapter"}),
         ({"rates": {"compressor": 1e-2}, "align_weight": 0.0}, {"compressor"}),
     ],
 )

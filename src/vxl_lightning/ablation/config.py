@@ -110,8 +110,8 @@ class WarmupSettings(TuneSettings):
 
     compressor: dict[str, Any] = component("compressor", "none")
     """The compressor it is done with; its own weights are not kept."""
-    answer: Stage = field(default_factory=lambda: replace(_answer(), best_aligned=4))
-    """Then: questions are answered from the few tokens nearest to any word."""
+    answer: Stage = field(default_factory=lambda: replace(_answer(), from_words=4))
+    """Then: questions are answered about videos told in words (`TuningConfig.from_words`)."""
     seed: int = 0
     """Seed of the warm-up; the ablation's seeds vary everything that follows."""
 

@@ -6,6 +6,7 @@ the same words, as the needle task does, a model aligned this way has been shown
 answers (never the questions); every variant of an ablation is shown the same.
 """
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from vxl_lightning.data.schema import Sample
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.prefix import Projected, stretches
 from vxl_lightning.models.video_lm import VideoLM
+from vxl_lightning.tokens import VideoTokens
 
 SCALE = 12.0
 """Logit of a token that is exactly its word's embedding, above that of one that has nothing of it."""
@@ -70,8 +72,7 @@ def alignment_loss(
     starts = projected.times[:, :: model.prompt.frames_per_time].contiguous()
     for b, clip in enumerate(seen):
         for event in clip:
-            # The group whose first frame is the last one not after the event; a little slack for rounded times.
-            at = int((starts[b] <= event.seconds + 1e-3).sum().clamp(1)) - 1
+            at = group_at(starts[b], event.seconds)
             for word in event.words:
                 if word in index:
                     target[b * per_video + at, index[word]] = 1.0
@@ -102,20 +103,45 @@ def vocabulary(samples: Sequence[Sample]) -> list[str]:
     return sorted(words)
 
 
-def best_aligned(model: VideoLM, projected: Projected, words: Sequence[str], count: int) -> Projected:
-    """Of every group the ``count`` tokens that reach furthest along any word, the earliest among equals."""
-    with torch.no_grad():
-        reach = word_reach(model, projected.features, words).amax(1)
-        tokens = projected.tokens
-        group = tokens.video * (int(tokens.source.shape[1]) + 1) + stretches(
-            tokens.position, model.prompt.frames_per_time
-        )
-        order = reach.argsort(descending=True, stable=True)
-        order = order[group[order].argsort(stable=True)]  # by group, the best first
-        rank = torch.arange(len(order), device=order.device)
-        first = torch.ones_like(rank, dtype=torch.bool)
-        first[1:] = group[order][1:] != group[order][:-1]
-        rank = rank - torch.where(first, rank, torch.zeros_like(rank)).cummax(0).values
-        keep = torch.zeros_like(first)
-        keep[order[rank < count]] = True
-    return Projected(tokens.select(keep), projected.features[keep], projected.times)
+def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int) -> Projected:
+    """Videos told in words: what perfectly aligned tokens would be, with no compressor involved.
+
+    Every group gets ``count`` tokens of noise as long as a word; each event adds its words' embeddings to one of its
+    group's tokens. A language model that is warmed up on these learns to look things up before any
+    compressor is chosen, at the same cost for all of them. The noise follows from the samples' ids alone.
+
+    Args:
+        times: ``[B, T]`` seconds of the frames.
+        count: tokens a group.
+    """
+    frames = times.shape[1]
+    groups = -(-frames // model.prompt.frames_per_time)
+    words = vocabulary(samples)
+    table = dict(zip(words, word_embeddings(model, words), strict=True))
+    length = torch.stack(list(table.values())).norm(dim=1).mean()
+    starts = times[:, :: model.prompt.frames_per_time].contiguous()
+    clips = []
+    for b, sample in enumerate(samples):
+        generator = torch.Generator().manual_seed(zlib.crc32(sample.id.encode()))
+        noise = torch.randn(groups, count, len(table[words[0]]), generator=generator)
+        clip = noise.to(length.device) * length / noise.shape[-1] ** 0.5
+        for event in events(sample):
+            slot = int(torch.randint(count, (), generator=generator))
+            clip[group_at(starts[b], event.seconds), slot] += torch.stack([table[w] for w in event.words]).sum(0)
+        clips.append(clip.flatten(0, 1))
+    device, size = times.device, groups * count
+    group = torch.arange(groups, device=device).repeat_interleave(count).repeat(len(samples))
+    position = torch.zeros(len(group), 3, device=device)
+    position[:, 0] = group * model.prompt.frames_per_time
+    first = starts.repeat_interleave(count, 1).flatten()
+    source = (torch.arange(frames, device=device) // model.prompt.frames_per_time * count).expand(len(samples), frames)
+    tokens = VideoTokens(
+        torch.cat(clips), torch.full((len(samples),), size, device=device), position,
+        torch.stack([first, first], 1).float(), source[:, :, None, None],
+    )  # fmt: skip
+    return Projected(tokens, tokens.features, times)
+
+
+def group_at(starts: Tensor, seconds: float) -> int:
+    """The group of a time: the last whose first frame is not after it, with a little slack for rounded times."""
+    return int((starts <= seconds + 1e-3).sum().clamp(1)) - 1

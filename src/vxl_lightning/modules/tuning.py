@@ -11,7 +11,7 @@ from torch import Tensor
 from vxl_lightning.config import to_plain
 from vxl_lightning.data.chat import exchanges
 from vxl_lightning.data.schema import Sample
-from vxl_lightning.models.alignment import alignment_loss, best_aligned, events, vocabulary
+from vxl_lightning.models.alignment import alignment_loss, events, spoken, vocabulary
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
 from vxl_lightning.models.pretrained import load_compressor
 from vxl_lightning.models.video_lm import VideoLM
@@ -41,9 +41,9 @@ class TuningConfig:
         default_factory=lambda: {"compressor": 1e-3, "projector": 5e-4, "selector": 1e-3, "adapter": 1e-3}
     )
     """Peak learning rate of each part; 0 freezes it."""
-    best_aligned: int = 0
-    """Tokens a group that reach the language model, those nearest to any word; 0 is all. For a warm-up on uncompressed
-    video, whose cells would cost too much to read."""
+    from_words: int = 0
+    """Tokens a group of a video that is told in the words of its needles instead of shown: the warm-up of a language
+    model, with no compressor in it. 0 shows the video."""
     dialogue: bool = False
     """Questions about a video continue one another. By default each stands alone, all packed after one prefix."""
     gradient_checkpointing: bool = False
@@ -57,10 +57,12 @@ class TuningConfig:
         unknown = sorted(set(self.rates) - set(PARTS))
         if unknown:
             raise ValueError(f"rates: unknown part {unknown[0]!r}; parts: {', '.join(PARTS)}")
-        if self.align_weight < 0 or self.best_aligned < 0:
+        if self.objective == "align" and self.from_words:
             raise ValueError(
-                f"align_weight={self.align_weight} and best_aligned={self.best_aligned} must not be negative"
+                f"from_words={self.from_words} leaves nothing to align: words are aligned; use objective=answer"
             )
+        if self.align_weight < 0 or self.from_words < 0:
+            raise ValueError(f"align_weight={self.align_weight} and from_words={self.from_words} must not be negative")
 
 
 class InstructionTuning(L.LightningModule):
@@ -105,6 +107,8 @@ class InstructionTuning(L.LightningModule):
     def _freeze(self) -> None:
         """Only what this stage trains has gradients."""
         reached = set(PARTS) if self.config.objective == "answer" else {"compressor", "projector"}
+        if self.config.from_words:
+            reached = {"adapter"}
         for name, parameters in self._parts().items():
             on = name in reached and self.config.rates.get(name, 0.0) > 0
             for parameter in parameters:
@@ -164,17 +168,17 @@ class InstructionTuning(L.LightningModule):
 
     def _step(self, batch: InstructionBatch, stage: str) -> Tensor:
         config, size = self.config, len(batch.samples)
-        projected = self.model.project(batch.grid)
-        words = vocabulary(batch.samples) if self._aligns else []
+        if config.from_words:
+            projected = spoken(self.model, batch.samples, batch.grid.times, config.from_words)
+        else:
+            projected = self.model.project(batch.grid)
         loss = projected.features.new_zeros((), dtype=torch.float32)
         if self._aligns:
-            aligned = alignment_loss(self.model, projected, [events(s) for s in batch.samples], words)
+            seen = [events(sample) for sample in batch.samples]
+            aligned = alignment_loss(self.model, projected, seen, vocabulary(batch.samples))
             self.log(f"{stage}/align_loss", aligned, batch_size=size)
             loss = loss + aligned * (1.0 if config.objective == "align" else config.align_weight)
         if config.objective == "answer":
-            if config.best_aligned:
-                words = words or vocabulary(batch.samples)
-                projected = best_aligned(self.model, projected, words, config.best_aligned)
             answered = self.model.loss(projected, _pairs(batch.samples), config.dialogue)
             self.log(f"{stage}/answer_loss", answered, batch_size=size)
             loss = loss + answered
