@@ -19,6 +19,7 @@ from vxl_lightning.ablation.plan import Places
 from vxl_lightning.ablation.tables import write_predictions
 from vxl_lightning.data.chat import exchanges
 from vxl_lightning.data.datamodule import VideoDataModule
+from vxl_lightning.data.loader import derived_seed
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
@@ -189,7 +190,8 @@ def _tune(model: VideoLM, step: Step, context: Context) -> None:
     stages = [Stage(**{**s, "optim": OptimConfig(**s["optim"])}) for s in step.inputs["stages"].values()]
     stages = [s for s in stages if s.batch_size > 0]
     for number, stage in enumerate(stages):
-        data = VideoDataModule(train=context.data(step.inputs["data"]), batch_size=stage.batch_size, seed=seed + number)
+        order = derived_seed(step.kind, stage.objective, seed)
+        data = VideoDataModule(train=context.data(step.inputs["data"]), batch_size=stage.batch_size, seed=order)
         module = InstructionTuning(stage, model)
         if not any(p.requires_grad for p in module.parameters()):
             continue
