@@ -56,11 +56,17 @@ def run(config: AblationConfig, plan: Plan | None = None, watcher: Watcher | Non
     plan = plan or make_plan(config)
     watcher = watcher or Silent()
     context = Context(store_of(config), plan.places)
+    steps = plan.steps
+    if config.engine == "local":
+        # Every variant waits for the warm-up, so it may have the machine to itself.
+        with _threads(config.threads or os.cpu_count() or 1):
+            serially([s for s in steps if s.kind == "warmup"], context, watcher)
+        steps = [s for s in steps if s.kind != "warmup"]
     with _threads(threads_of(config)):
         if config.workers == 1 and config.engine == "local":
-            serially(plan.steps, context, watcher)
+            serially(steps, context, watcher)
         else:
-            in_parallel(plan.steps, context, watcher, config.engine, config.workers, threads_of(config))
+            in_parallel(steps, context, watcher, config.engine, config.workers, threads_of(config))
         # Alone, so that nothing else takes the time that is measured.
         serially(plan.measurements, context, watcher)
         return collect(config, plan)
