@@ -215,7 +215,7 @@ def test_alignment_wants_the_word_in_its_group(language_model):
         alignment_loss(model, projected, [seen], ["red"]).item()
         for seen in ([Event(0.0, ("red",)), Event(4.0, ("red",))], [Event(0.0, ("red",))], [])
     ]
-    assert losses[0] < 0.01 and losses[0] < losses[1] < losses[2]
+    assert losses[0] < 0.05 and losses[0] < losses[1] < losses[2]
 
 
 def test_spoken_is_aligned_and_repeats(language_model):

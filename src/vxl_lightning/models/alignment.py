@@ -23,6 +23,11 @@ from vxl_lightning.tokens import VideoTokens
 SCALE = 12.0
 """Logit of a token that is exactly its word's embedding, above that of one that has nothing of it."""
 
+LENGTH_WEIGHT = 0.1
+"""Weight of the mean squared length of the tokens, in lengths of a word."""
+NOISE = 0.25
+"""Length of the noise in a token that is told in words, in lengths of a word."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -54,6 +59,8 @@ def alignment_loss(
 
     A token names a word as far as its embedding reaches along the word's (cosine times length over the
     word's length): one at the word itself, half in between. A group's answer is that of its best token.
+    A small penalty on the tokens' squared length, in words, leaves little in them but what they name: the
+    language model has read nothing else there.
 
     Args:
         projected: a batch of videos.
@@ -77,7 +84,9 @@ def alignment_loss(
                 if word in index:
                     target[b * per_video + at, index[word]] = 1.0
     alive = best[:, 0].isfinite()  # a group without tokens, or past a short video's end, says nothing
-    return F.binary_cross_entropy_with_logits(SCALE * (best[alive] - 0.5), target[alive])
+    length = table_length(model, words)
+    excess = (projected.features.float().square().sum(1) / length**2).mean()
+    return F.binary_cross_entropy_with_logits(SCALE * (best[alive] - 0.5), target[alive]) + LENGTH_WEIGHT * excess
 
 
 def word_reach(model: VideoLM, features: Tensor, words: Sequence[str]) -> Tensor:
@@ -93,6 +102,11 @@ def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
     return torch.stack(rows)
 
 
+def table_length(model: VideoLM, words: Sequence[str]) -> Tensor:
+    """Mean length of the words' embeddings."""
+    return word_embeddings(model, words).norm(dim=1).mean()
+
+
 def vocabulary(samples: Sequence[Sample]) -> list[str]:
     """Words that alignment tells apart: those that describe the samples, and the choices they were among."""
     words = {word for sample in samples for event in events(sample) for word in event.words}
@@ -106,7 +120,7 @@ def vocabulary(samples: Sequence[Sample]) -> list[str]:
 def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int) -> Projected:
     """Videos told in words: what perfectly aligned tokens would be, with no compressor involved.
 
-    Every group gets ``count`` tokens of noise as long as a word; each event adds its words' embeddings to one of its
+    Every group gets ``count`` tokens of a little noise; each event adds its words' embeddings to one of its
     group's tokens. A language model that is warmed up on these learns to look things up before any
     compressor is chosen, at the same cost for all of them. The noise follows from the samples' ids alone.
 
@@ -118,7 +132,7 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
     groups = -(-frames // model.prompt.frames_per_time)
     words = vocabulary(samples)
     table = dict(zip(words, word_embeddings(model, words), strict=True))
-    length = torch.stack(list(table.values())).norm(dim=1).mean()
+    length = NOISE * table_length(model, words)
     starts = times[:, :: model.prompt.frames_per_time].contiguous()
     clips = []
     for b, sample in enumerate(samples):
