@@ -17,6 +17,7 @@ from vxl_lightning.ablation.cells import Step, Store
 from vxl_lightning.ablation.config import Stage
 from vxl_lightning.ablation.plan import Places
 from vxl_lightning.ablation.tables import write_predictions
+from vxl_lightning.data.batch import ClipBatch
 from vxl_lightning.data.chat import exchanges
 from vxl_lightning.data.datamodule import VideoDataModule
 from vxl_lightning.data.loader import derived_seed
@@ -25,6 +26,7 @@ from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
 from vxl_lightning.models.prefix import Layout
 from vxl_lightning.models.pretrained import load_compressor, load_pretrained, save_pretrained
+from vxl_lightning.models.read_out import options, read_outs
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.modules.optim import OptimConfig
 from vxl_lightning.modules.tuning import InstructionTuning, auto_precision
@@ -142,6 +144,8 @@ def evaluate(step: Step, directory: Path, context: Context) -> None:
     model = cast(VideoLM, load_pretrained(context.result(step, "model") / MODEL).model).to(device())
     data = VideoDataModule(val=context.data(step.inputs["data"]), batch_size=step.inputs["batch_size"])
     loader = data.val_dataloader()
+    reader = data.reader("val")
+    named = options([reader.sample(i) for i in range(len(reader))])
     answers: list[dict[str, Any]] = []
     for done, batch in enumerate(loader, 1):
         asked = [questions(s) for s in batch.samples]
@@ -152,10 +156,23 @@ def evaluate(step: Step, directory: Path, context: Context) -> None:
                 said = question["choices"][int(score.argmax())]
                 row = {"video": key, "question_id": f"{key}#{i}", **question, "prediction": said}
                 answers.append(row | {"correct": said == question["answer"]})
+        if all(named.values()):
+            answers += _read(model, batch, named)
         context.progress(done / len(loader))
     # Which row these are the answers of is the plan's to say.
     unnamed: dict[str, Any] = {"variant": "", "retention": 0.0, "seed": 0}
     write_predictions(directory / PREDICTIONS, [unnamed | a for a in answers])
+
+
+def _read(model: VideoLM, batch: ClipBatch, named: dict[str, list[str]]) -> list[dict[str, Any]]:
+    """What the tokens of a batch name by themselves."""
+    with torch.no_grad():
+        found = read_outs(model, model.project(batch.grid.to(device())), batch.samples, named)
+    return [
+        {"video": key, "question_id": f"{key}#read{i}", **row, "correct": row["prediction"] == row["answer"]}
+        for key, rows in zip(batch.keys, found, strict=True)
+        for i, row in enumerate(rows)
+    ]
 
 
 def questions(sample: Sample) -> list[dict[str, Any]]:

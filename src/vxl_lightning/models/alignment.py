@@ -67,13 +67,8 @@ def alignment_loss(
         seen: the events of every video.
         words: the vocabulary; words of events that are not in it are left out.
     """
-    reach = word_reach(model, projected.features, words)
-    tokens = projected.tokens
-    per_video = -(-tokens.source.shape[1] // model.prompt.frames_per_time)
-    stretch = stretches(tokens.position, model.prompt.frames_per_time)
-    group = tokens.video * per_video + stretch
-    best = reach.new_full((len(seen) * per_video, len(words)), float("-inf"))
-    best = best.scatter_reduce(0, group[:, None].expand_as(reach), reach, "amax")
+    best = group_reach(model, projected, words)
+    per_video = len(best) // len(seen)
     target = torch.zeros_like(best)
     index = {word: i for i, word in enumerate(words)}
     starts = projected.times[:, :: model.prompt.frames_per_time].contiguous()
@@ -87,6 +82,17 @@ def alignment_loss(
     length = table_length(model, words)
     excess = (projected.features.float().square().sum(1) / length**2).mean()
     return F.binary_cross_entropy_with_logits(SCALE * (best[alive] - 0.5), target[alive]) + LENGTH_WEIGHT * excess
+
+
+def group_reach(model: VideoLM, projected: Projected, words: Sequence[str]) -> Tensor:
+    """``[B * groups, V]`` float32, how far each group's best token reaches along each word; -inf without tokens."""
+    reach = word_reach(model, projected.features, words)
+    tokens = projected.tokens
+    videos, frames = tokens.source.shape[:2]
+    per_video = -(-frames // model.prompt.frames_per_time)
+    group = tokens.video * per_video + stretches(tokens.position, model.prompt.frames_per_time)
+    best = reach.new_full((videos * per_video, len(words)), float("-inf"))
+    return best.scatter_reduce(0, group[:, None].expand_as(reach), reach, "amax")
 
 
 def word_reach(model: VideoLM, features: Tensor, words: Sequence[str]) -> Tensor:
