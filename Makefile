@@ -51,7 +51,7 @@ lint: $(SETUP)
 types: $(SETUP)
 	$(BIN)/mypy src
 
-test: lint types  ## ruff, strict types, pytest
+test: lint types $(DEMO_PACKAGES)  ## ruff, strict types, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 clean:  ## remove the environment and all runs
