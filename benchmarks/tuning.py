@@ -27,12 +27,24 @@ from vxl_lightning.modules.tuning import InstructionTuning, TuningConfig
 RETENTION = 1 / 16
 
 
+class Losses(L.Callback):
+    """Mean answer loss of every ten steps, printed."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        self.seen.append(float(trainer.callback_metrics["train/loss"]))
+        if len(self.seen) % 10 == 0:
+            print("step", len(self.seen), "loss", round(sum(self.seen[-10:]) / 10, 3), flush=True)
+
+
 def stage(model: VideoLM, train: str, config: TuningConfig, batch_size: int, seed: int) -> float:
     """Run one stage in place; CPU seconds of this process."""
     start = time.process_time()
     trainer = L.Trainer(
         accelerator="cpu", max_steps=config.optim.steps, logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
+        enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0, callbacks=[Losses()],
     )  # fmt: skip
     trainer.fit(InstructionTuning(config, model), datamodule=VideoDataModule(train, batch_size=batch_size, seed=seed))
     return time.process_time() - start
@@ -81,9 +93,9 @@ def main() -> None:
     parser.add_argument("--language-model", default="smollm2")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--words", type=int, default=4, help="tokens a group the warm-up reads")
+    parser.add_argument("--words", type=int, default=2, help="tokens a group the warm-up reads")
     parser.add_argument("--warm-align", type=int, default=40)
-    parser.add_argument("--warm-answer", type=int, default=80)
+    parser.add_argument("--warm-answer", type=int, default=90)
     parser.add_argument("--align", type=int, default=60)
     parser.add_argument("--answer", type=int, default=0)
     args = parser.parse_args()
@@ -106,9 +118,9 @@ def main() -> None:
         aligning = TuningConfig(objective="align", rates={"projector": 2e-3}, optim=OptimConfig(steps=args.warm_align))
         show("warm align s", stage(model, args.train, aligning, 10, args.seed))
         answering = TuningConfig(
-            from_words=args.words, align_weight=0.0, rates={"adapter": 2e-3}, optim=OptimConfig(steps=args.warm_answer)
+            from_words=args.words, align_weight=0.0, rates={"adapter": 3e-3}, optim=OptimConfig(steps=args.warm_answer)
         )
-        show("warm answer s", stage(model, args.train, answering, 4, args.seed))
+        show("warm answer s", stage(model, args.train, answering, 8, args.seed))
         save_pretrained(warm, model, config)
     for text in args.variants:
         loaded = load_pretrained(warm, compressor=parse(text))
