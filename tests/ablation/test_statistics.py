@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from vxl_lightning.ablation.statistics import accuracies, chances, clustered_mean, compare, mcnemar, sign_flip
+from vxl_lightning.ablation.statistics import accuracies, chances, clustered_mean, compare, mcnemar, sign_flip, tasks_of
 
 
 def answers(variant, correct, seed=0, task="what", per_video=2, retention=0.0625):
@@ -82,3 +82,18 @@ def test_compare_uses_mcnemar_for_one_seed_and_permutation_for_several():
     table = [row for s in (0, 1) for row in answers("a", a, seed=s) + answers("b", b, seed=s)]
     several = compare(table, ("a", 0.0625), ("b", 0.0625))
     assert several[0].test.startswith("sign-flip") and several[0].p == pytest.approx(2 / 2**5)
+
+
+def test_read_outs_are_totalled_apart_from_answers():
+    def row(question: str, task: str, correct: bool) -> dict[str, object]:
+        told = {"question": "?", "choices": ["a", "b"], "answer": "a", "prediction": "a" if correct else "b"}
+        where = {"variant": "x", "retention": 0.5, "seed": 0, "video": "v", "question_id": question}
+        return where | told | {"task": task, "correct": correct}
+
+    found = [row("1", "what", True), row("2", "read colour", False), row("3", "read shape", False)]
+    means = {a.task: (a.mean, a.n) for a in accuracies(found)}
+    assert means == {
+        "what": (1.0, 1), "all": (1.0, 1), "read colour": (0.0, 1), "read shape": (0.0, 1), "all read-outs": (0.0, 2)
+    }  # fmt: skip
+    assert list(means) == tasks_of(found)
+    assert {c.task: c.n for c in chances(found)}["all read-outs"] == 2

@@ -31,7 +31,13 @@ PREDICTION_COLUMNS = (
 )
 
 ALL_TASKS = "all"
-"""Name under which the accuracy over all questions is reported."""
+"""Name under which the accuracy over all questions that were answered is reported."""
+
+READ = "read "
+"""Beginning of the tasks that are read-outs (`models.read_out`), which nobody answered."""
+
+ALL_READS = "all read-outs"
+"""Name under which the accuracy over all read-outs is reported."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +143,16 @@ def _by_row(predictions: Iterable[dict[str, Any]]) -> dict[Row, list[dict[str, A
 
 
 def tasks_of(predictions: Iterable[dict[str, Any]]) -> list[str]:
-    """The tasks in order of first appearance, then `ALL_TASKS`."""
-    return [*dict.fromkeys(p["task"] for p in predictions), ALL_TASKS]
+    """The tasks in order of first appearance and `ALL_TASKS`, then the read-outs and `ALL_READS` if there are any."""
+    found = dict.fromkeys(p["task"] for p in predictions)
+    reads = [task for task in found if task.startswith(READ)]
+    return [*(t for t in found if t not in reads), ALL_TASKS, *reads, *([ALL_READS] if reads else [])]
+
+
+def _counts_for(task: str, of_question: str) -> bool:
+    """Whether a question of one task counts for a task or a total."""
+    read = of_question.startswith(READ)
+    return task == of_question or (task == ALL_TASKS and not read) or (task == ALL_READS and read)
 
 
 @dataclass(frozen=True)
@@ -151,7 +165,7 @@ class _Scores:
 
 
 def _scores(predictions: list[dict[str, Any]], task: str) -> _Scores:
-    chosen = [p for p in predictions if task in (ALL_TASKS, p["task"])]
+    chosen = [p for p in predictions if _counts_for(task, p["task"])]
     seeds = sorted({p["seed"] for p in chosen})
     video = {p["question_id"]: p["video"] for p in chosen}
     questions = sorted(video)
@@ -183,10 +197,10 @@ def chances(predictions: Sequence[dict[str, Any]]) -> list[Chance]:
     questions = {p["question_id"]: p for p in predictions}
     result: list[Chance] = []
     for task in tasks_of(predictions):
-        chosen = [p for p in questions.values() if task in (ALL_TASKS, p["task"])]
+        chosen = [p for p in questions.values() if _counts_for(task, p["task"])]
         uniform = float(np.mean([1 / len(p["choices"]) for p in chosen]))
-        if task == ALL_TASKS:  # one guess for all tasks would be meaningless: the per-task ones, pooled
-            majority = sum(c.majority * c.n for c in result) / len(chosen)
+        if task in (ALL_TASKS, ALL_READS):  # one guess for all tasks would be meaningless: the per-task ones, pooled
+            majority = sum(c.majority * c.n for c in result if _counts_for(task, c.task)) / len(chosen)
         else:
             _, counts = np.unique([p["answer"] for p in chosen], return_counts=True)
             majority = float(counts.max() / len(chosen))

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vxl_lightning.ablation.accounting import Counts
-from vxl_lightning.ablation.statistics import ALL_TASKS, Chance, Comparison, accuracies, chances, compare
+from vxl_lightning.ablation.statistics import ALL_READS, ALL_TASKS, Chance, Comparison, accuracies, chances, compare
 
 Records = list[dict[str, Any]]
 
@@ -123,8 +123,10 @@ def write_tables(out: Path, rows: Sequence[RowInfo], predictions: Records) -> Re
 def layout(records: Records, chance: Sequence[Chance]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the readable table, rows in the order of the ablation, chance first."""
     tasks = [c.task for c in chance]
-    header = ["row", "tokens", *tasks, *(f"p vs {b}" for b in BASELINES)]
-    body = [["chance", "", *(_fraction(c.uniform) for c in chance), *("" for _ in BASELINES)]]
+    totals = [t for t in (ALL_TASKS, ALL_READS) if t in tasks]
+    tests = [(t, b) for t in totals for b in BASELINES]
+    header = ["row", "tokens", *tasks, *(f"p {'read ' if t == ALL_READS else ''}vs {b}" for t, b in tests)]
+    body = [["chance", "", *(_fraction(c.uniform) for c in chance), *("" for _ in tests)]]
     by_row: dict[tuple[str, float], dict[str, dict[str, Any]]] = {}
     for r in records:
         by_row.setdefault((r["variant"], r["retention"]), {})[r["task"]] = r
@@ -135,7 +137,7 @@ def layout(records: Records, chance: Sequence[Chance]) -> tuple[list[str], list[
                 variant + ("" if whole["tuned"] else " (not tuned)"),
                 str(whole["lm_tokens"]),
                 *(_accuracy(cells[t]) for t in tasks),
-                *(_p(whole[f"p_{b}"]) for b in BASELINES),
+                *(_p(cells[t][f"p_{b}"]) for t, b in tests),
             ]
         )
     return header, body
@@ -147,10 +149,15 @@ def caption(records: Records) -> str:
     seeds = whole["seeds"]
     test = "exact McNemar" if seeds == 1 else "sign-flip permutation by video"
     spread = "" if seeds == 1 else ", then over seeds in brackets"
+    reads = (
+        ""
+        if all(r["task"] != ALL_READS for r in records)
+        else (" Read-outs are what the tokens name by themselves, without the language model.")
+    )
     return (
         f"Accuracy ± standard error (clustered by video{spread}); n = {whole['n']} questions on {whole['videos']} "
         f"held-out videos, {seeds} seed{'s' if seeds > 1 else ''}. tokens: visual tokens into the language model for "
-        f"one video. p: paired test over all questions ({test}), not corrected for the number of rows."
+        f"one video. p: paired test over all questions ({test}), not corrected for the number of rows.{reads}"
     )
 
 
