@@ -33,7 +33,7 @@ def record(name: str, measured: dict[str, Any], results: Path = RESULTS) -> Path
     root = Path(__file__).parent.parent
 
     def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True).stdout.rstrip()
 
     changed = [line[3:] for line in git("status", "--porcelain", "--", "src").splitlines()]
     about = {

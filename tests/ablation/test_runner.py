@@ -46,6 +46,8 @@ def test_same_configuration_twice_gives_identical_tables(make_config):
     timings = pq.read_table(Path(first.out) / "timings.parquet").to_pylist()
     assert all(t["prefill_ms"] > 0 and t["peak_memory_mib"] > 10 and t["decode_ms"] is None for t in timings)
     assert "dts" in (Path(first.out) / "report.html").read_text()
+    models = {link.name: link for link in (Path(first.out) / "models").iterdir()}
+    assert "none-1-seed-0" in models and all((link / "config.json").is_file() for link in models.values())
 
 
 def test_steps_are_shared_and_depend_on_what_they_must(make_config):

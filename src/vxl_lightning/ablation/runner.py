@@ -18,7 +18,7 @@ from vxl_lightning.ablation.config import AblationConfig
 from vxl_lightning.ablation.execution import Silent, Watcher, in_parallel, serially
 from vxl_lightning.ablation.plan import Plan, Row, make_plan
 from vxl_lightning.ablation.tables import BASELINES, RowInfo, caption, read_predictions, write_tables
-from vxl_lightning.ablation.work import GAIN, PREDICTIONS, Context
+from vxl_lightning.ablation.work import GAIN, MODEL, PREDICTIONS, Context
 from vxl_lightning.reporting.manifest import manifest, write_manifest
 from vxl_lightning.reporting.pictures import kept_picture, save_picture
 from vxl_lightning.reporting.plots import fraction
@@ -48,7 +48,7 @@ def run(config: AblationConfig, plan: Plan | None = None, watcher: Watcher | Non
 
     Returns:
         The folder with ``results.parquet``, ``predictions.parquet``, ``comparisons.parquet``, ``timings.parquet``,
-        ``table.md``, ``table.tex``, ``manifest.json``, ``report.html``.
+        ``table.md``, ``table.tex``, ``manifest.json``, ``report.html`` and ``models/``.
 
     Raises:
         UserError: see `make_plan`.
@@ -83,6 +83,7 @@ def collect(config: AblationConfig, plan: Plan) -> Path:
         for answer in read_predictions(store.path(step) / PREDICTIONS)
     ]
     records = write_tables(out, [_info(row, store) for row in plan.rows], predictions)
+    _link_models(plan, store, out / "models")
     timings = [
         {"variant": row.name, "retention": row.retention} | _read(store.path(row.measure) / measuring.TIMINGS)
         for row in plan.rows
@@ -102,6 +103,16 @@ def collect(config: AblationConfig, plan: Plan) -> Path:
         baselines=BASELINES,
     )
     return out
+
+
+def _link_models(plan: Plan, store: Store, folder: Path) -> None:
+    """``models/<row>-seed<n>``: every tuned model under a name that ``vxl ask`` can be given."""
+    folder.mkdir(exist_ok=True)
+    for row in plan.rows:
+        for seed, step in row.evaluate.items():
+            link = folder / f"{row.name} {row.retention:g} seed {seed}".replace(" ", "-")
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.path.relpath(store.path(step.needs["model"]) / MODEL, folder))
 
 
 def _info(row: Row, store: Store) -> RowInfo:
