@@ -1,6 +1,6 @@
 """Start-up: CPU seconds of ``vxl --help`` over a bare interpreter's (limit: 0.3 s more).
 
-    python benchmarks/cli.py
+python benchmarks/cli.py
 """
 
 import resource
