@@ -110,7 +110,8 @@ def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
 
 def table_length(model: VideoLM, words: Sequence[str]) -> Tensor:
     """Mean length of the words' embeddings."""
-    return word_embeddings(model, words).norm(dim=1).mean()
+    mean: Tensor = word_embeddings(model, words).norm(dim=1).mean()
+    return mean
 
 
 def vocabulary(samples: Sequence[Sample]) -> list[str]:

@@ -128,7 +128,8 @@ class ReconstructivePretraining(L.LightningModule):
 
     def _step(self, grid: VideoGrid, stage: str, generator: torch.Generator) -> Tensor:
         mask = self.masker(grid, generator)
-        shown = mask.hidden if self.config.objective == "masked" else None
+        # Measured under the mask whatever it was trained for: who sees the hidden cells has nothing to guess.
+        shown = mask.hidden if self.config.objective == "masked" or stage == "val" else None
         result = self.model(grid, shown)
         loss = reconstruction_loss(result, grid, shown, self.config.visible_weight)
         if mask.aux_loss is not None:
