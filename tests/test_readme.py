@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
-    "vxl data synth all": "clips.train=4 clips.test=2 needles.train=9 needles.test=9 components=32",
+    "vxl data synth all": "clips.train=4 clips.test=2 needles.train=18 needles.test=9 components=32",
     "vxl ablate": (
         "seeds=[0] workers=1 pretrain.optim.steps=2 warmup.align.optim.steps=1 warmup.answer.batch_size=1 "
         "warmup.answer.optim.steps=1 tune.align.optim.steps=1"
