@@ -38,3 +38,8 @@ def test_exchanges_drop_the_placeholder_and_an_open_question():
     turns = (Turn("human", "<image>\nWhat?"), Turn("gpt", " red "), Turn("human", "And?"))
     pairs = exchanges(Sample("a", "a.mp4", turns))
     assert [(p.question, p.answer) for p in pairs] == [("What?", "red")]
+
+
+def test_a_word_has_the_ids_that_sentences_give_it():
+    tokenizer = tiny_lm.tokenizer()
+    assert ChatFormat(tokenizer).word("red") == tokenizer.encode(" red", add_special_tokens=False)

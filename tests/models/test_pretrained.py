@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -44,6 +45,24 @@ def test_video_lm_round_trip(config, tmp_path, merge):
     assert loaded.encoder == {"name": "siglip"}
     assert (tmp_path / "m" / "language_model").exists() == merge
     assert (tmp_path / "m" / "model.safetensors").stat().st_size < 60_000  # the frozen language model is not in it
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_layers_trained_whole_are_saved(config, tmp_path, merge):
+    config = replace(config, adapter=AdapterConfig(rank=0, whole=["self_attn"]))
+    model = stirred(build_video_lm(config))
+    assert model.adapter and all("self_attn" in name for name in model.adapter)
+    with torch.no_grad():
+        for p in model.adapter.values():
+            p.add_(0.1 * torch.randn_like(p))
+    before = scores(model)
+    save_pretrained(tmp_path / "m", model, config, merge=merge)
+    assert torch.allclose(scores(load_pretrained(tmp_path / "m").model), before, atol=1e-5)
+
+
+def test_an_unknown_layer_is_refused(config):
+    with pytest.raises(UserError, match="no layer 'attention'"):
+        build_video_lm(replace(config, adapter=AdapterConfig(rank=0, whole=["attention"])))
 
 
 def test_another_compressor_in_a_saved_model(config, tmp_path):

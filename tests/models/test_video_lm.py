@@ -1,10 +1,12 @@
+import math
+
 import pytest
 import torch
 from tests import tiny_lm
 
 from vxl_lightning import registry
 from vxl_lightning.errors import UserError
-from vxl_lightning.models.alignment import Event, alignment_loss, events, spoken, word_embeddings
+from vxl_lightning.models.alignment import SCALE, Event, alignment_loss, events, spoken, word_embeddings
 from vxl_lightning.models.packing import Segment, pack, trie
 from vxl_lightning.models.prefix import Projected, PromptConfig
 from vxl_lightning.models.projector import Projector
@@ -128,6 +130,17 @@ def test_prefix_has_a_time_before_each_group(language_model):
     assert len(bare.embeds) == head + 8
 
 
+def test_time_may_follow_its_group(language_model):
+    model = make(language_model, time_place="after")
+    prefix = model.prefix(model.project(grid(1)), 0)
+    head = len(model.layout.chat.head)
+    assert prefix.place.tolist() == [head + i for i in range(4)] + [head + 7 + i for i in range(4)]
+    time = model.embedding(model.ids(model.tokenizer.encode("4 s", add_special_tokens=False)))
+    assert torch.equal(prefix.embeds[head + 11 :], time)
+    with pytest.raises(ValueError, match="time_place='under'"):
+        PromptConfig(time_place="under")
+
+
 def test_time_text():
     tokenizer = tiny_lm.tokenizer()
     assert tokenizer.decode(TimeText(tokenizer, RELEASED).ids(6)) == "Time 0006.0s:"
@@ -215,7 +228,8 @@ def test_alignment_wants_the_word_in_its_group(language_model):
         alignment_loss(model, projected, [seen], ["red"]).item()
         for seen in ([Event(0.0, ("red",)), Event(4.0, ("red",))], [Event(0.0, ("red",))], [])
     ]
-    assert losses[0] < 0.05 and losses[0] < losses[1] < losses[2]
+    assert losses[0] == pytest.approx(math.log1p(math.exp(-SCALE / 2)), abs=0.01)  # a word that is said exactly
+    assert losses[0] < losses[1] < losses[2]
 
 
 def test_spoken_is_aligned_and_repeats(language_model):

@@ -36,6 +36,9 @@ ALL_TASKS = "all"
 READ = "read "
 """Beginning of the tasks that are read-outs (`models.read_out`), which nobody answered."""
 
+PAIRED_TEST = "sign-flip permutation by video"
+"""How rows are compared."""
+
 ALL_READS = "all read-outs"
 """Name under which the accuracy over all read-outs is reported."""
 
@@ -102,14 +105,6 @@ def clustered_mean(values: Array, clusters: Sequence[str]) -> tuple[float, float
         return mean, float("nan")
     sums = np.bincount(which, weights=values - mean, minlength=groups)
     return mean, float(np.sqrt(groups / (groups - 1) * np.square(sums).sum()) / len(values))
-
-
-def mcnemar(a: Array, b: Array) -> float:
-    """Two-sided exact McNemar p-value for paired right/wrong answers ``[n]`` (McNemar 1947, binomial form)."""
-    only_a, only_b = int(((a > 0) & (b == 0)).sum()), int(((a == 0) & (b > 0)).sum())
-    if only_a + only_b == 0:
-        return 1.0
-    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
 
 
 def sign_flip(differences: Array, clusters: Sequence[str], resamples: int = 9999) -> float:
@@ -211,8 +206,8 @@ def chances(predictions: Sequence[dict[str, Any]]) -> list[Chance]:
 def compare(predictions: Sequence[dict[str, Any]], a: Row, b: Row) -> list[Comparison]:
     """Paired tests of row ``a`` against row ``b``, per task and over all.
 
-    One seed each: the exact McNemar test on questions. Several: per-question means over the seeds,
-    with `sign_flip`. No correction for the number of comparisons is made; a reader who scans many
+    Per-question means over the seeds, with `sign_flip`: questions of one video share its footage and its tokens, so
+    whole videos are exchanged. No correction for the number of comparisons is made; a reader who scans many
     should make one.
     """
     rows = _by_row(predictions)
@@ -221,9 +216,6 @@ def compare(predictions: Sequence[dict[str, Any]], a: Row, b: Row) -> list[Compa
         x, y = _scores(rows[a], task), _scores(rows[b], task)
         assert x.questions == y.questions, "rows of one ablation answer the same questions"
         mean_x, mean_y = x.value.mean(1), y.value.mean(1)
-        if x.value.shape[1] == y.value.shape[1] == 1:
-            p, test = mcnemar(mean_x, mean_y), "McNemar, exact"
-        else:
-            p, test = sign_flip(mean_x - mean_y, x.videos), "sign-flip permutation by video"
-        result.append(Comparison(a, b, task, len(x.questions), float((mean_x - mean_y).mean()), p, test))
+        p = sign_flip(mean_x - mean_y, x.videos)
+        result.append(Comparison(a, b, task, len(x.questions), float((mean_x - mean_y).mean()), p, PAIRED_TEST))
     return result

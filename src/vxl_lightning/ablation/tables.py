@@ -15,7 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vxl_lightning.ablation.accounting import Counts
-from vxl_lightning.ablation.statistics import ALL_READS, ALL_TASKS, Chance, Comparison, accuracies, chances, compare
+from vxl_lightning.ablation.statistics import (
+    ALL_READS,
+    ALL_TASKS,
+    PAIRED_TEST,
+    Chance,
+    Comparison,
+    accuracies,
+    chances,
+    compare,
+)
 
 Records = list[dict[str, Any]]
 
@@ -147,7 +156,6 @@ def caption(records: Records) -> str:
     """What the numbers of the readable table are."""
     whole = next(r for r in records if r["task"] == ALL_TASKS)
     seeds = whole["seeds"]
-    test = "exact McNemar" if seeds == 1 else "sign-flip permutation by video"
     spread = "" if seeds == 1 else ", then over seeds in brackets"
     reads = (
         ""
@@ -157,7 +165,7 @@ def caption(records: Records) -> str:
     return (
         f"Accuracy ± standard error (clustered by video{spread}); n = {whole['n']} questions on {whole['videos']} "
         f"held-out videos, {seeds} seed{'s' if seeds > 1 else ''}. tokens: visual tokens into the language model for "
-        f"one video. p: paired test over all questions ({test}), not corrected for the number of rows.{reads}"
+        f"one video. p: paired test over all questions ({PAIRED_TEST}), not corrected for the number of rows.{reads}"
     )
 
 

@@ -264,6 +264,7 @@ def _trainer(steps: int, progress: Progress) -> Any:
         accelerator="auto",
         devices=1,
         precision=auto_precision(),
+        gradient_clip_val=1.0,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -20,10 +20,10 @@ from vxl_lightning.models.prefix import Projected, stretches
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.tokens import VideoTokens
 
-SCALE = 12.0
+SCALE = 5.0
 """Logit of a token that is exactly its word's embedding, above that of one that has nothing of it."""
 
-LENGTH_WEIGHT = 0.1
+LENGTH_WEIGHT = 0.02
 """Weight of the mean squared length of the tokens, in lengths of a word."""
 NOISE = 0.25
 """Length of the noise in a token that is told in words, in lengths of a word."""
@@ -102,9 +102,9 @@ def word_reach(model: VideoLM, features: Tensor, words: Sequence[str]) -> Tensor
 
 
 def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
-    """``[V, hidden]`` the language model's own embeddings, averaged over a word's tokens."""
+    """``[V, hidden]`` the language model's own embeddings of words inside a sentence, averaged over a word's tokens."""
     with torch.no_grad():
-        rows = [model.embedding(model.ids(model.layout.chat.answer(word))).float().mean(0) for word in words]
+        rows = [model.embedding(model.ids(model.layout.chat.word(word))).float().mean(0) for word in words]
     return torch.stack(rows)
 
 
@@ -128,7 +128,8 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
     """Videos told in words: what perfectly aligned tokens would be, with no compressor involved.
 
     Every group gets ``count`` tokens of a little noise; each event adds its words' embeddings to one of its
-    group's tokens. A language model that is warmed up on these learns to look things up before any
+    group's tokens, now more, now less, and half of the time more faintly to a second, as a shape that lies across
+    several cells does. A language model that is warmed up on these learns to look things up before any
     compressor is chosen, at the same cost for all of them. The noise follows from the samples' ids alone.
 
     Args:
@@ -147,8 +148,13 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
         noise = torch.randn(groups, count, len(table[words[0]]), generator=generator)
         clip = noise.to(length.device) * length / noise.shape[-1] ** 0.5
         for event in events(sample):
-            slot = int(torch.randint(count, (), generator=generator))
-            clip[group_at(starts[b], event.seconds), slot] += torch.stack([table[w] for w in event.words]).sum(0)
+            said = torch.stack([table[w] for w in event.words]).sum(0)
+            slot, other = torch.randint(count, (2,), generator=generator).tolist()
+            loud, echo, whether = torch.rand(3, generator=generator).tolist()
+            here = clip[group_at(starts[b], event.seconds)]
+            here[slot] += (0.8 + 0.4 * loud) * said
+            if other != slot and whether < 0.5:
+                here[other] += (0.2 + 0.6 * echo) * said
         clips.append(clip.flatten(0, 1))
     device, size = times.device, groups * count
     group = torch.arange(groups, device=device).repeat_interleave(count).repeat(len(samples))

@@ -16,14 +16,17 @@ from vxl_lightning.models.video_lm import VideoLM
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """LoRA (arXiv 2106.09685) on the frozen language model, through peft."""
+    """What may change in the language model: LoRA (arXiv 2106.09685), through peft, or some layers themselves."""
 
     rank: int = 8
-    """Rank; 0 adds no adapter: the language model stays frozen."""
+    """Rank of LoRA; 0 adds none."""
     alpha: int = 16
     """Scale: the update counts alpha / rank."""
     targets: list[str] = field(default_factory=lambda: ["q_proj", "k_proj", "v_proj", "o_proj"])
     """Names of the linear layers that get one."""
+    whole: list[str] = field(default_factory=list)
+    """Names of layers that are trained themselves, such as self_attn. It costs a copy of them in every saved model;
+    a small language model learns to look things up in fewer steps than through LoRA."""
 
     def __post_init__(self) -> None:
         if self.rank < 0 or self.alpha < 1:
@@ -73,7 +76,13 @@ def build_video_lm(
         compressor=compressor,
         selector=registry.build("selector", config.selector, dim=hidden) if config.selector else None,
         prompt=config.prompt,
+        whole=config.adapter.whole,
     )
+    unknown = [name for name in config.adapter.whole if not any(name in n.split(".") for n in video.adapter)]
+    if unknown:
+        raise UserError(
+            f"adapter.whole: {config.language_model} has no layer {unknown[0]!r}; self_attn and mlp are usual"
+        )
     return video
 
 

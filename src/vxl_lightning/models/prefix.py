@@ -1,7 +1,7 @@
 """What precedes a question: the chat's head, then time text and visual tokens in turn."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,19 +12,28 @@ from vxl_lightning.models.time_text import SHORT, TimeText
 from vxl_lightning.selectors.base import Candidates, Selection, Selector
 from vxl_lightning.tokens import VideoTokens
 
+TimePlace = Literal["before", "after"]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptConfig:
     """How a video is laid out for the language model."""
 
     time_format: str = SHORT
-    """Text in front of each group's tokens, a format string of the seconds; empty for none. Every token of it costs."""
+    """Text beside each group's tokens, a format string of the seconds; empty for none. Every token of it costs."""
+    time_place: TimePlace = "before"
+    """``before`` a group's tokens, as Video-XL-Pro has it, or ``after`` them: a small language model learns to say when
+    something was seen in far fewer steps where the time follows it, since copying what follows is what it can do."""
     frames_per_time: int = 4
     """Frames that share one time text."""
     system: str = ""
     """System message."""
     select: int = 0
     """What the selector may keep of a video: groups (level frame) or tokens (level token); 0 keeps all."""
+
+    def __post_init__(self) -> None:
+        if self.time_place not in get_args(TimePlace):
+            raise ValueError(f"time_place={self.time_place!r} is not one of {', '.join(get_args(TimePlace))}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,9 +148,13 @@ class Layout:
             n = int(stretch.sum())
             if n == 0:  # a time without tokens tells nothing and costs
                 continue
-            ids.extend(text[group].tolist())
+            before, after = (
+                (text[group].tolist(), []) if self.prompt.time_place == "before" else ([], text[group].tolist())
+            )
+            ids.extend(before)
             place.extend(range(len(ids), len(ids) + n))
             ids.extend([0] * n)
+            ids.extend(after)
         token = kept.nonzero()[:, 0].to(features.device)
         where = torch.tensor(place, dtype=torch.long, device=features.device)
         embeds: Tensor = embedding(torch.tensor(ids, device=features.device))

@@ -67,7 +67,8 @@ def save_pretrained(
             model.language_model.save_pretrained(folder / LANGUAGE_MODEL)
             model.tokenizer.save_pretrained(folder / LANGUAGE_MODEL)
             plain |= {"language_model": LANGUAGE_MODEL}
-            plain["adapter"]["rank"] = 0
+            plain["adapter"] |= {"rank": 0, "whole": []}
+            model.whole = ()
         described |= {"kind": "video_lm", "config": plain}
         state = trained_state(model)
     else:
@@ -135,8 +136,10 @@ def load_compressor(path: str | Path, into: Compressor) -> None:
 
 
 def trained_state(model: VideoLM) -> dict[str, Tensor]:
-    """All weights but the frozen language model's: compressor, projector, selector, adapters."""
-    return {n: t for n, t in model.state_dict().items() if not n.startswith("language_model.") or "lora_" in n}
+    """All weights but the frozen ones of the language model: compressor, projector, selector, adapter."""
+    start = "language_model."
+    adapter = model.adapter
+    return {n: t for n, t in model.state_dict().items() if not n.startswith(start) or n.removeprefix(start) in adapter}
 
 
 def _fill(model: nn.Module, weights: dict[str, Tensor], fresh: set[str], folder: Path) -> None:

@@ -27,6 +27,7 @@ class VideoLM(nn.Module):
         compressor: where the tokens come from.
         selector: keeps ``prompt.select`` of the groups or tokens, by the question; None keeps everything.
         prompt: time text, system message, selection budget.
+        whole: names of the language model's layers that tuning may change themselves, besides its adapters.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class VideoLM(nn.Module):
         compressor: Compressor,
         selector: Selector | None = None,
         prompt: PromptConfig | None = None,
+        whole: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.prompt = prompt or PromptConfig()
@@ -50,6 +52,14 @@ class VideoLM(nn.Module):
         self.selector = selector
         self.tokenizer = tokenizer
         self.layout = Layout(tokenizer, self.prompt)
+        self.whole = tuple(whole)
+
+    @property
+    def adapter(self) -> dict[str, nn.Parameter]:
+        """The language model's parameters that tuning may change, by name: LoRA's and the ``whole`` layers'."""
+        whole = set(self.whole)
+        named = self.language_model.named_parameters()
+        return {n: p for n, p in named if "lora_" in n or whole & set(n.split("."))}
 
     @property
     def embedding(self) -> nn.Module:

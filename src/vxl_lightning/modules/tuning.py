@@ -66,7 +66,7 @@ class TuningConfig:
 
 
 class InstructionTuning(L.LightningModule):
-    """Trains compressor, projector, selector and adapters; the language model stays frozen.
+    """Trains compressor, projector, selector and adapter; the rest of the language model stays frozen.
 
     Nothing in a step is random: a resumed run repeats the uninterrupted one. Parts whose rate is 0, and those
     the objective does not reach, are frozen, so that every trainable parameter gets a gradient under DDP.
@@ -116,12 +116,11 @@ class InstructionTuning(L.LightningModule):
 
     def _parts(self) -> dict[str, list[torch.nn.Parameter]]:
         model = self.model
-        adapter = [p for n, p in model.language_model.named_parameters() if "lora_" in n]
         return {
             "compressor": list(model.compressor.parameters()),
             "projector": list(model.projector.parameters()),
             "selector": [] if model.selector is None else list(model.selector.parameters()),
-            "adapter": adapter,
+            "adapter": list(model.adapter.values()),
         }
 
     def configure_model(self) -> None:

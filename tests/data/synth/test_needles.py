@@ -19,7 +19,7 @@ SMALL = {"num_frames": 16, "size": 64}
 @pytest.mark.usefixtures("footage")
 def test_needles_are_in_the_pixels(tmp_path: Path) -> None:
     made = make_needles(NeedleConfig(train=9, val=0, test=9, **SMALL), tmp_path)
-    assert set(made) == {"train", "test"} and made["test"]["clips"] == 9 and made["train"]["what"] == 8
+    assert set(made) == {"train", "test"} and made["test"]["clips"] == 9 and made["train"]["what"] == 14
     reader = ShardReader(tmp_path / "test")
     assert len(reader) == 9
     found = 0
@@ -28,7 +28,7 @@ def test_needles_are_in_the_pixels(tmp_path: Path) -> None:
         assert sample.meta["footage"].startswith("test_film")
         assert len(sample.conversations) == 2 * len(sample.meta["task"]) == 2 * len(sample.meta["choices"])
         assert sample.conversations[0].text.startswith("<image>\n")
-        times = [i / 2 for i in range(16)]
+        times = [i / 4 for i in range(16)]
         frames = torch.cat([f for f, _ in stream_frames(reader.video(index), times)]).float()
         colourful = (frames.amax(1) - frames.amin(1)).flatten(1).amax(1) > 60
         needles = [n for n in sample.meta["needles"] if n["colour"] != "white"]

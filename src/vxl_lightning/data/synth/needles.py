@@ -40,8 +40,8 @@ class NeedleConfig:
     """Test clips, on footage and with colour-shape pairs that training never shows."""
     num_frames: int = 32
     """Frames of a clip."""
-    fps: float = 2.0
-    """Frames a second of a clip."""
+    fps: float = 4.0
+    """Frames a second of a clip: at 4, the groups of 32 frames start on the whole seconds 0 to 7."""
     group_frames: int = 4
     """Frames of a group: needles are in groups of their own, and a time is answered by the start of its group."""
     size: int = 128

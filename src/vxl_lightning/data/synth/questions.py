@@ -13,6 +13,7 @@ from vxl_lightning.data.synth.shapes import COLOURS, HELD_OUT, SHAPES
 COUNTS = ("0", "1", "2", "3", "4")
 MAX_NEEDLES = len(COUNTS) - 1
 YES_NO = ("yes", "no")
+ABOUT = 2  # needles of a clip that are asked about, by each of the questions about one
 # Clips without needles (one in five of those that ask) can only answer no; this evens out yes and no over all.
 YES_IF_ANY = 0.625
 Ask = Literal["count", "exists"]
@@ -73,23 +74,23 @@ def ask(
     about_all: Sequence[Ask],
     generator: torch.Generator,
 ) -> list[Question]:
-    """What, colour and when about a needle each, order from two needles on, and those of ``about_all``; shuffled."""
+    """What, colour and when about up to `ABOUT` needles each, order from two on, those of ``about_all``; shuffled."""
     questions = [_count(needles) if which == "count" else _exists(needles, generator) for which in about_all]
-    if needles:
+    starts = tuple(f"{i * group / fps:g} s" for i in range(num_frames // group))
 
-        def pick() -> Needle:
-            return needles[integer(0, len(needles), generator)]
+    def picked() -> list[Needle]:
+        return [needles[i] for i in torch.randperm(len(needles), generator=generator)[:ABOUT].tolist()]
 
-        what, colour, when = pick(), pick(), pick()
-        starts = tuple(f"{i * group / fps:g} s" for i in range(num_frames // group))
-        text = f"When does the {when.colour} {when.shape} appear?"
-        questions += [
-            Question("what", f"What shape is the {what.colour} object?", what.shape, SHAPES, _span(what, fps)),
-            Question(
-                "colour", f"What colour is the {colour.shape}?", colour.colour, tuple(COLOURS), _span(colour, fps)
-            ),
-            Question("when", text, starts[when.frame // group], starts, _span(when, fps)),
-        ]
+    questions += [
+        Question("what", f"What shape is the {n.colour} object?", n.shape, SHAPES, _span(n, fps)) for n in picked()
+    ]
+    questions += [
+        Question("colour", f"What colour is the {n.shape}?", n.colour, tuple(COLOURS), _span(n, fps)) for n in picked()
+    ]
+    questions += [
+        Question("when", f"When does the {n.colour} {n.shape} appear?", starts[n.frame // group], starts, _span(n, fps))
+        for n in picked()
+    ]
     if len(needles) > 1:
         questions.append(_order(needles, generator))
     return [questions[i] for i in torch.randperm(len(questions), generator=generator).tolist()]
