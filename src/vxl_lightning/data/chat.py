@@ -55,8 +55,8 @@ class ChatFormat:
     def word(self, text: str) -> list[int]:
         """A word as it stands inside a sentence, where questions name it.
 
-        Most tokenizers write the space before a word into its token, so that ``red`` at a beginning is other ids
-        or several, than in ``the red one``. What a video's tokens say must be the ids that questions use.
+        Most tokenizers write the space before a word into its token: ``red`` at a beginning has other ids than in
+        ``the red one``. What a video's tokens say must be the ids that questions use.
         """
         before, whole = self._encode("the"), self._encode(f"the {text}")
         assert whole[: len(before)] == before, "a tokenizer that joins words has no ids for one"

@@ -23,9 +23,9 @@ from vxl_lightning.tokens import VideoTokens
 SCALE = 5.0
 """Logit of a token that is exactly its word's embedding, above that of one that has nothing of it."""
 
-LENGTH_WEIGHT = 0.02
+LENGTH_WEIGHT = 0.05
 """Weight of the mean squared length of the tokens, in lengths of a word."""
-NOISE = 0.25
+NOISE = 0.4
 """Length of the noise in a token that is told in words, in lengths of a word."""
 
 
@@ -59,6 +59,8 @@ def alignment_loss(
 
     A token names a word as far as its embedding reaches along the word's (cosine times length over the
     word's length): one at the word itself, half in between. A group's answer is that of its best token.
+    Words that are not there are pushed down to a reach of zero and no further: below it every token that says nothing
+    would deny all words alike, which the language model has never read.
     A small penalty on the tokens' squared length, in words, leaves little in them but what they name: the
     language model has read nothing else there.
 
@@ -81,7 +83,9 @@ def alignment_loss(
     alive = best[:, 0].isfinite()  # a group without tokens, or past a short video's end, says nothing
     length = table_length(model, words)
     excess = (projected.features.float().square().sum(1) / length**2).mean()
-    return F.binary_cross_entropy_with_logits(SCALE * (best[alive] - 0.5), target[alive]) + LENGTH_WEIGHT * excess
+    best, target = best[alive], target[alive]
+    logits = SCALE * (torch.where(target > 0, best, best.clamp(min=0)) - 0.5)
+    return F.binary_cross_entropy_with_logits(logits, target) + LENGTH_WEIGHT * excess
 
 
 def group_reach(model: VideoLM, projected: Projected, words: Sequence[str]) -> Tensor:
@@ -108,6 +112,17 @@ def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
     return torch.stack(rows)
 
 
+def saying(model: VideoLM, words: Sequence[str]) -> dict[str, Tensor]:
+    """For every word the shortest vector that reaches it and no other word: what a perfectly aligned token is.
+
+    It is not the word's embedding, which reaches other words too: words of a kind point partly the same way.
+    """
+    if not words:
+        return {}
+    table = word_embeddings(model, words)
+    return dict(zip(words, torch.linalg.pinv(table / table.square().sum(1, keepdim=True)).T, strict=True))
+
+
 def table_length(model: VideoLM, words: Sequence[str]) -> Tensor:
     """Mean length of the words' embeddings."""
     mean: Tensor = word_embeddings(model, words).norm(dim=1).mean()
@@ -127,7 +142,7 @@ def vocabulary(samples: Sequence[Sample]) -> list[str]:
 def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int) -> Projected:
     """Videos told in words: what perfectly aligned tokens would be, with no compressor involved.
 
-    Every group gets ``count`` tokens of a little noise; each event adds its words' embeddings to one of its
+    Every group gets ``count`` tokens of a little noise; each event adds what says its words (`saying`) to one of its
     group's tokens, now more, now less, and half of the time more faintly to a second, as a shape that lies across
     several cells does. A language model that is warmed up on these learns to look things up before any
     compressor is chosen, at the same cost for all of them. The noise follows from the samples' ids alone.
@@ -139,14 +154,15 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
     frames = times.shape[1]
     groups = -(-frames // model.prompt.frames_per_time)
     words = vocabulary(samples)
-    table = dict(zip(words, word_embeddings(model, words), strict=True))
-    length = NOISE * table_length(model, words)
+    table = saying(model, words)
+    length = NOISE * table_length(model, words) if words else torch.zeros((), device=times.device)
+    hidden = model.projector.hidden
     starts = times[:, :: model.prompt.frames_per_time].contiguous()
     clips = []
     for b, sample in enumerate(samples):
         generator = torch.Generator().manual_seed(zlib.crc32(sample.id.encode()))
-        noise = torch.randn(groups, count, len(table[words[0]]), generator=generator)
-        clip = noise.to(length.device) * length / noise.shape[-1] ** 0.5
+        noise = torch.randn(groups, count, hidden, generator=generator)
+        clip = noise.to(length.device) * length / hidden**0.5
         for event in events(sample):
             said = torch.stack([table[w] for w in event.words]).sum(0)
             slot, other = torch.randint(count, (2,), generator=generator).tolist()
