@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,17 @@ from tests import tiny_lm
 
 from vxl_lightning import registry
 from vxl_lightning.errors import UserError
-from vxl_lightning.models.alignment import SCALE, Event, alignment_loss, events, spoken, word_embeddings
+from vxl_lightning.models.alignment import (
+    LENGTH_WEIGHT,
+    SCALE,
+    Event,
+    alignment_loss,
+    events,
+    saying,
+    spoken,
+    word_embeddings,
+    word_reach,
+)
 from vxl_lightning.models.packing import Segment, pack, trie
 from vxl_lightning.models.prefix import Projected, PromptConfig
 from vxl_lightning.models.projector import Projector
@@ -228,8 +239,31 @@ def test_alignment_wants_the_word_in_its_group(language_model):
         alignment_loss(model, projected, [seen], ["red"]).item()
         for seen in ([Event(0.0, ("red",)), Event(4.0, ("red",))], [Event(0.0, ("red",))], [])
     ]
-    assert losses[0] == pytest.approx(math.log1p(math.exp(-SCALE / 2)), abs=0.01)  # a word that is said exactly
+    # A word that is said exactly, by two tokens of eight, each as long as the word.
+    assert losses[0] == pytest.approx(math.log1p(math.exp(-SCALE / 2)) + LENGTH_WEIGHT / 4, abs=1e-4)
     assert losses[0] < losses[1] < losses[2]
+
+
+def test_what_says_a_word_reaches_no_other(language_model):
+    model, words = make(language_model), ["blue", "disk", "red", "star"]
+    said = saying(model, words)
+    assert list(said) == words
+    assert torch.allclose(word_reach(model, torch.stack(list(said.values())), words), torch.eye(4), atol=1e-4)
+
+
+def test_a_token_that_denies_a_word_is_not_rewarded(language_model):
+    model = make(language_model)
+    silent = aligned(model, grid(1))
+    silent = Projected(silent.tokens, 0 * silent.features, silent.times)
+    says_no = Projected(silent.tokens, silent.features - word_embeddings(model, ["red"]), silent.times)
+    loss, denied = (alignment_loss(model, p, [[]], ["red"]).item() for p in (silent, says_no))
+    assert denied == pytest.approx(loss + LENGTH_WEIGHT, abs=1e-4)  # only longer
+
+
+def test_clips_that_show_nothing_can_be_told(language_model):
+    empty = replace(tiny_lm.sample(), meta={"needles": []})
+    told = spoken(make(language_model), [empty], grid(1).times, 3)
+    assert told.tokens.lengths.tolist() == [6] and told.features.isfinite().all()
 
 
 def test_spoken_is_aligned_and_repeats(language_model):

@@ -156,7 +156,7 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
     words = vocabulary(samples)
     table = saying(model, words)
     length = NOISE * table_length(model, words) if words else torch.zeros((), device=times.device)
-    hidden = model.projector.hidden
+    hidden = int(model.language_model.config.hidden_size)
     starts = times[:, :: model.prompt.frames_per_time].contiguous()
     clips = []
     for b, sample in enumerate(samples):
