@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 
 import pytest
@@ -8,12 +7,12 @@ from tests import tiny_lm
 from vxl_lightning import registry
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.alignment import (
-    LENGTH_WEIGHT,
+    NAMING_WEIGHT,
     SCALE,
+    SILENCE_WEIGHT,
     Event,
     alignment_loss,
     events,
-    saying,
     spoken,
     word_embeddings,
     word_reach,
@@ -236,28 +235,31 @@ def test_alignment_wants_the_word_in_its_group(language_model):
     model = make(language_model)
     projected = aligned(model, grid(1))
     losses = [
-        alignment_loss(model, projected, [seen], ["red"]).item()
+        alignment_loss(model, projected, [seen], ["blue", "red"]).item()
         for seen in ([Event(0.0, ("red",)), Event(4.0, ("red",))], [Event(0.0, ("red",))], [])
     ]
-    # A word that is said exactly, by two tokens of eight, each as long as the word.
-    assert losses[0] == pytest.approx(math.log1p(math.exp(-SCALE / 2)) + LENGTH_WEIGHT / 4, abs=1e-4)
-    assert losses[0] < losses[1] < losses[2]
+    # Said exactly: all that is left is how far red is from blue along either, in a cross-entropy.
+    reach = word_reach(model, projected.features[:1], ["blue", "red"])
+    naming = torch.nn.functional.cross_entropy(SCALE * reach, torch.tensor([1])).item()
+    assert losses[0] == pytest.approx(NAMING_WEIGHT * naming, abs=1e-4)
+    assert losses[0] < losses[1]
+    assert losses[2] == pytest.approx(SILENCE_WEIGHT * 2 / 8, abs=1e-4)  # two tokens of eight speak of nothing
 
 
-def test_what_says_a_word_reaches_no_other(language_model):
-    model, words = make(language_model), ["blue", "disk", "red", "star"]
-    said = saying(model, words)
-    assert list(said) == words
-    assert torch.allclose(word_reach(model, torch.stack(list(said.values())), words), torch.eye(4), atol=1e-4)
-
-
-def test_a_token_that_denies_a_word_is_not_rewarded(language_model):
+def test_two_words_of_a_group_are_said_by_their_sum(language_model):
     model = make(language_model)
-    silent = aligned(model, grid(1))
-    silent = Projected(silent.tokens, 0 * silent.features, silent.times)
-    says_no = Projected(silent.tokens, silent.features - word_embeddings(model, ["red"]), silent.times)
-    loss, denied = (alignment_loss(model, p, [[]], ["red"]).item() for p in (silent, says_no))
-    assert denied == pytest.approx(loss + LENGTH_WEIGHT, abs=1e-4)  # only longer
+    video = model.project(grid(1))
+    both = word_embeddings(model, ["red", "star"]).sum(0)
+    features = torch.zeros_like(video.features)
+    features[2] = both
+    said = Projected(video.tokens, features, video.times)
+    seen, words = [[Event(0.0, ("red", "star"))]], ["blue", "disk", "red", "star"]
+    best = alignment_loss(model, said, seen, words)
+    for change in (0.5, 2.0):  # too faint, too loud
+        other = Projected(said.tokens, said.features * change, said.times)
+        assert best < alignment_loss(model, other, seen, words)
+    noisy = Projected(said.tokens, said.features + 0.1, said.times)
+    assert best < alignment_loss(model, noisy, seen, words)
 
 
 def test_clips_that_show_nothing_can_be_told(language_model):

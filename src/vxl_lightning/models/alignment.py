@@ -21,11 +21,12 @@ from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.tokens import VideoTokens
 
 SCALE = 5.0
-"""Logit of a token that is exactly its word's embedding, above that of one that has nothing of it."""
-
-LENGTH_WEIGHT = 0.05
-"""Weight of the mean squared length of the tokens, in lengths of a word."""
-NOISE = 0.4
+"""Logits of the words of a group are its best token's reach along each, times this."""
+NAMING_WEIGHT = 0.5
+"""Weight of telling words apart, beside being what says them."""
+SILENCE_WEIGHT = 0.2
+"""Weight of the squared length of tokens that have nothing to say, in lengths of a word."""
+NOISE = 0.3
 """Length of the noise in a token that is told in words, in lengths of a word."""
 
 
@@ -55,23 +56,20 @@ def events(sample: Sample) -> list[Event]:
 def alignment_loss(
     model: VideoLM, projected: Projected, seen: Sequence[Sequence[Event]], words: Sequence[str]
 ) -> Tensor:
-    """Binary cross-entropy: does any token of this group name this word?
+    """One token of each group becomes what says the group's words, the sum of their embeddings; the others fall silent.
 
-    A token names a word as far as its embedding reaches along the word's (cosine times length over the
-    word's length): one at the word itself, half in between. A group's answer is that of its best token.
-    Words that are not there are pushed down to a reach of zero and no further: below it every token that says nothing
-    would deny all words alike, which the language model has never read.
-    A small penalty on the tokens' squared length, in words, leaves little in them but what they name: the
-    language model has read nothing else there.
+    That token is the one that reaches furthest along these words. Its squared distance to the sum, in lengths of a
+    word, is what the language model must not stumble over: it has read such sums (`spoken`) and nothing else there. A
+    cross-entropy beside it tells each word from those that are not there, which is what is learnt fast.
 
     Args:
         projected: a batch of videos.
         seen: the events of every video.
         words: the vocabulary; words of events that are not in it are left out.
     """
-    best = group_reach(model, projected, words)
-    per_video = len(best) // len(seen)
-    target = torch.zeros_like(best)
+    features = projected.features.float()
+    group, per_video = _groups(model, projected)
+    target = features.new_zeros(len(seen) * per_video, len(words))
     index = {word: i for i, word in enumerate(words)}
     starts = projected.times[:, :: model.prompt.frames_per_time].contiguous()
     for b, clip in enumerate(seen):
@@ -80,22 +78,37 @@ def alignment_loss(
             for word in event.words:
                 if word in index:
                     target[b * per_video + at, index[word]] = 1.0
-    alive = best[:, 0].isfinite()  # a group without tokens, or past a short video's end, says nothing
-    length = table_length(model, words)
-    excess = (projected.features.float().square().sum(1) / length**2).mean()
-    best, target = best[alive], target[alive]
-    logits = SCALE * (torch.where(target > 0, best, best.clamp(min=0)) - 0.5)
-    return F.binary_cross_entropy_with_logits(logits, target) + LENGTH_WEIGHT * excess
+    if not words:
+        return features.square().sum() * 0.0
+    table, length = word_embeddings(model, words), table_length(model, words)
+    reach = word_reach(model, features, words)
+    asked = (reach * target[group]).sum(1).detach()
+    furthest = asked.new_full((len(target),), float("-inf")).scatter_reduce(0, group, asked, "amax")
+    says = (asked == furthest[group]) & target.any(1)[group]
+    silence = (features.square().sum(1) * ~says).sum() / (~says).sum().clamp(min=1) / length**2
+    if not says.any():
+        return SILENCE_WEIGHT * silence
+    away = (features - (target @ table)[group])[says].square().sum(1).mean() / length**2
+    # Every word there is against those that are not: the others that are there are left out.
+    best = group_reach(model, projected, words)
+    where, word = (target * best[:, :1].isfinite()).nonzero(as_tuple=True)
+    others = (target[where] > 0).scatter(1, word[:, None], False)
+    naming = F.cross_entropy(SCALE * best[where].masked_fill(others, float("-inf")), word)
+    return away + SILENCE_WEIGHT * silence + NAMING_WEIGHT * naming
+
+
+def _groups(model: VideoLM, projected: Projected) -> tuple[Tensor, int]:
+    """``[N]`` the group of each token, counted over the batch, and the groups of a video."""
+    tokens, frames = projected.tokens, model.prompt.frames_per_time
+    per_video = -(-tokens.source.shape[1] // frames)
+    return tokens.video * per_video + stretches(tokens.position, frames), per_video
 
 
 def group_reach(model: VideoLM, projected: Projected, words: Sequence[str]) -> Tensor:
     """``[B * groups, V]`` float32, how far each group's best token reaches along each word; -inf without tokens."""
     reach = word_reach(model, projected.features, words)
-    tokens = projected.tokens
-    videos, frames = tokens.source.shape[:2]
-    per_video = -(-frames // model.prompt.frames_per_time)
-    group = tokens.video * per_video + stretches(tokens.position, model.prompt.frames_per_time)
-    best = reach.new_full((videos * per_video, len(words)), float("-inf"))
+    group, per_video = _groups(model, projected)
+    best = reach.new_full((len(projected.tokens.lengths) * per_video, len(words)), float("-inf"))
     return best.scatter_reduce(0, group[:, None].expand_as(reach), reach, "amax")
 
 
@@ -110,17 +123,6 @@ def word_embeddings(model: VideoLM, words: Sequence[str]) -> Tensor:
     with torch.no_grad():
         rows = [model.embedding(model.ids(model.layout.chat.word(word))).float().mean(0) for word in words]
     return torch.stack(rows)
-
-
-def saying(model: VideoLM, words: Sequence[str]) -> dict[str, Tensor]:
-    """For every word the shortest vector that reaches it and no other word: what a perfectly aligned token is.
-
-    It is not the word's embedding, which reaches other words too: words of a kind point partly the same way.
-    """
-    if not words:
-        return {}
-    table = word_embeddings(model, words)
-    return dict(zip(words, torch.linalg.pinv(table / table.square().sum(1, keepdim=True)).T, strict=True))
 
 
 def table_length(model: VideoLM, words: Sequence[str]) -> Tensor:
@@ -142,7 +144,7 @@ def vocabulary(samples: Sequence[Sample]) -> list[str]:
 def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int) -> Projected:
     """Videos told in words: what perfectly aligned tokens would be, with no compressor involved.
 
-    Every group gets ``count`` tokens of a little noise; each event adds what says its words (`saying`) to one of its
+    Every group gets ``count`` tokens of a little noise; each event adds its words' embeddings to one of its
     group's tokens, now more, now less, and half of the time more faintly to a second, as a shape that lies across
     several cells does. A language model that is warmed up on these learns to look things up before any
     compressor is chosen, at the same cost for all of them. The noise follows from the samples' ids alone.
@@ -154,7 +156,7 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
     frames = times.shape[1]
     groups = -(-frames // model.prompt.frames_per_time)
     words = vocabulary(samples)
-    table = saying(model, words)
+    table = dict(zip(words, word_embeddings(model, words), strict=True)) if words else {}
     length = NOISE * table_length(model, words) if words else torch.zeros((), device=times.device)
     hidden = int(model.language_model.config.hidden_size)
     starts = times[:, :: model.prompt.frames_per_time].contiguous()
