@@ -91,9 +91,10 @@ def alignment_loss(
     away = (features - (target @ table)[group])[says].square().sum(1).mean() / length**2
     # Every word there is against those that are not: the others that are there are left out.
     best = group_reach(model, projected, words)
-    where, word = (target * best[:, :1].isfinite()).nonzero(as_tuple=True)
-    others = (target[where] > 0).scatter(1, word[:, None], False)
-    naming = F.cross_entropy(SCALE * best[where].masked_fill(others, float("-inf")), word)
+    there = target > 0
+    where, named = (there & best[:, :1].isfinite()).nonzero(as_tuple=True)
+    others = there[where] & ~F.one_hot(named, len(words)).bool()
+    naming = F.cross_entropy(SCALE * best[where].masked_fill(others, float("-inf")), named)
     return away + SILENCE_WEIGHT * silence + NAMING_WEIGHT * naming
 
 
