@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import lightning as L
@@ -61,6 +62,16 @@ def changed(module, steps=2):
 )
 def test_only_the_stage_s_parts_learn(model_config, settings, parts):
     assert changed(InstructionTuning(TuningConfig(**settings, optim=OptimConfig(steps=4)), model_config)) == parts
+
+
+def test_layers_trained_whole_are_the_adapter(model_config):
+    config = replace(model_config, adapter=AdapterConfig(rank=0, whole=["self_attn"]))
+    module = InstructionTuning(TuningConfig(from_words=2, optim=OptimConfig(steps=2)), config)
+    before = {n: p.detach().clone() for n, p in module.model.named_parameters()}
+    fit(module, batches(2), 2)
+    moved = {n for n, p in module.model.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == {f"language_model.{name}" for name in module.model.adapter}
+    assert moved == {n for n in before if ".self_attn." in n}
 
 
 @pytest.mark.parametrize("objective", ["align", "answer"])
