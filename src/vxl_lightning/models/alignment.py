@@ -79,7 +79,7 @@ def alignment_loss(
                 if word in index:
                     target[b * per_video + at, index[word]] = 1.0
     if not words:
-        return features.square().sum() * 0.0
+        return features.square().sum() * 0.0  # a batch that shows nothing has no words to measure lengths in
     table, length = word_embeddings(model, words), table_length(model, words)
     reach = word_reach(model, features, words)
     asked = (reach * target[group]).sum(1).detach()
