@@ -3,53 +3,52 @@
     python benchmarks/recot.py --train DIR --heldout DIR --needles-train DIR --needles-test DIR
 
 The folders are feature shards (``vxl data encode``): diverse clips of training footage, clips of footage never trained
-on, and the needle clips of both. Every setting of SETTINGS is trained, and its squared error on hidden cells of
-held-out footage is printed over that of each copy, for several ways of hiding. From each of INITIALISATIONS,
-over seeds, a linear read-out of needle colour and shape is then trained together with the compressor for equal steps.
+on, and needle clips of both. Every setting of SETTINGS is trained, and its squared error on hidden cells of
+held-out footage is printed over that of each copy, for several ways of hiding. From each, INITIALISATIONS over several
+seeds, compressor and projector are then aligned with the words of the needles for equal steps, as the demo does, and
+what their tokens name on the second needle clips is counted. To choose settings, let those be of validation footage.
 """
 
 import argparse
 import json
-import platform
-import subprocess
-import time
-from datetime import UTC, datetime
-from pathlib import Path
+from itertools import chain, islice
 from typing import Any
 
 import torch
-from safetensors.torch import save_model
+from _record import record
 from torch import Tensor, nn
 
 from vxl_lightning import registry
 from vxl_lightning.ablation.statistics import sign_flip
-from vxl_lightning.compressors.base import Compressor
+from vxl_lightning.data.datamodule import VideoDataModule
 from vxl_lightning.data.shards import ShardReader
-from vxl_lightning.data.synth.shapes import COLOURS, SHAPES
+from vxl_lightning.models.alignment import alignment_loss, events, vocabulary
+from vxl_lightning.models.build import VideoLMConfig, build_video_lm
+from vxl_lightning.models.read_out import options, read_outs
 from vxl_lightning.models.recot import DecoderConfig, ReCoT, reconstruction_loss
+from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.modules.optim import OptimConfig, build_optimizer
 from vxl_lightning.modules.pretraining import squared_errors
 from vxl_lightning.tokens import VideoGrid
 
 SALIENCY = {"name": "dts", "reduction": "saliency", "depth": 1}
 BASE: dict[str, Any] = {
-    "compressor": SALIENCY, "masker": {"name": "semantic", "ratio": 0.75}, "fill": "previous", "target": "features",
-    "visible_weight": 0.2, "decoder": {}, "lr": 2e-3, "batch": 4,
+    "compressor": SALIENCY, "masker": {"name": "tube", "ratio": 0.75, "frames": 4}, "fill": "previous",
+    "target": "features", "visible_weight": 0.2, "decoder": {}, "lr": 2e-3, "batch": 4,
 }  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
-    "semantic .75": {},
+    "tube .75 of 4 frames": {},
+    "semantic .75": {"masker": {"name": "semantic", "ratio": 0.75}},
     "autoencode": {"masker": None},
-    "semantic .75, hidden cells blank": {"fill": "embedding"},
-    "semantic .5, hidden cells blank": {"fill": "embedding", "masker": {"name": "semantic", "ratio": 0.5}},
-    "semantic .9": {"masker": {"name": "semantic", "ratio": 0.9}},
+    "hidden cells blank": {"fill": "embedding"},
+    "visible cells count for nothing": {"visible_weight": 0.0},
+    "visible cells count alike": {"visible_weight": 1.0},
+    "semantic .5": {"masker": {"name": "semantic", "ratio": 0.5}},
     "random .75": {"masker": {"name": "random", "ratio": 0.75}},
-    "random .9": {"masker": {"name": "random", "ratio": 0.9}},
-    "tube .75 of 4 frames": {"masker": {"name": "tube", "ratio": 0.75, "frames": 4}},
+    "tube .5 of 4 frames": {"masker": {"name": "tube", "ratio": 0.5, "frames": 4}},
+    "tube .9 of 4 frames": {"masker": {"name": "tube", "ratio": 0.9, "frames": 4}},
     "layer-normalised target": {"target": "layer_norm"},
-    "decoder reads its own group alone": {"decoder": {"reach": 0}},
-    "learning rate 5e-4": {"lr": 5e-4},
     "two attention pairs": {"compressor": {**SALIENCY, "depth": 2}},
-    "no attention": {"compressor": {**SALIENCY, "depth": 0}},
     "convolutions": {"compressor": {"name": "dts"}},
 }
 EVALUATED = {
@@ -60,14 +59,13 @@ EVALUATED = {
     "random .9": {"name": "random", "ratio": 0.9},
     "tube .75 of 4 frames": {"name": "tube", "ratio": 0.75, "frames": 4},
 }
-INITIALISATIONS = ("none", "autoencode", "semantic .75", "tube .75 of 4 frames")
+INITIALISATIONS = ("none", "autoencode", "tube .75 of 4 frames", "semantic .75")
 
 
-def read(folder: str) -> tuple[Tensor, list[dict[str, Any]]]:
-    """All features of a folder, ``[clips, T, H, W, D]`` bfloat16, and the records' extra keys."""
+def read(folder: str) -> Tensor:
+    """All features of a folder, ``[clips, T, H, W, D]`` bfloat16."""
     reader = ShardReader(folder)
-    features = torch.stack([reader.features(i)[0] for i in range(len(reader))])
-    return features, [dict(reader.sample(i).meta) for i in range(len(reader))]
+    return torch.stack([reader.features(i)[0] for i in range(len(reader))])
 
 
 def grid_of(features: Tensor) -> VideoGrid:
@@ -80,14 +78,12 @@ def build(setting: dict[str, Any], dim: int, seed: int) -> ReCoT:
     return ReCoT(compressor, DecoderConfig(**setting["decoder"]), setting["target"], setting["fill"])
 
 
-def pretrain(setting: dict[str, Any], clips: Tensor, steps: int, seed: int) -> tuple[ReCoT, float]:
-    """A trained model and the seconds of CPU it took."""
+def pretrain(setting: dict[str, Any], clips: Tensor, steps: int, seed: int) -> ReCoT:
     model = build(setting, clips.shape[-1], seed)
     masker = setting["masker"] and registry.build("masker", setting["masker"], dim=clips.shape[-1])
     made = build_optimizer({"model": model}, OptimConfig(steps=steps, lr=setting["lr"]))
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
     generator = torch.Generator().manual_seed(seed)
-    start = time.process_time()
     for _ in range(steps):
         batch = clips[torch.randint(len(clips), (setting["batch"],), generator=generator)]
         grid = grid_of(batch)
@@ -98,7 +94,7 @@ def pretrain(setting: dict[str, Any], clips: Tensor, steps: int, seed: int) -> t
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    return model, time.process_time() - start
+    return model
 
 
 @torch.no_grad()
@@ -118,48 +114,52 @@ def ratios(model: ReCoT, clips: Tensor) -> dict[str, dict[str, float]]:
     return out
 
 
-def needle_labels(records: list[dict[str, Any]], groups: int, size: int = 4) -> Tensor:
-    """``[clips, groups, colours + shapes]``: what is drawn on the frames of each group."""
-    names = [*COLOURS, *SHAPES]
-    labels = torch.zeros(len(records), groups, len(names))
-    for row, record in zip(labels, records, strict=True):
-        for needle in record["needles"]:
-            for word in (needle["colour"], needle["shape"]):
-                row[needle["frame"] // size, names.index(word)] = 1
-    return labels
+def start(needles: str) -> VideoLM:
+    """The demo's model before any compressor: its projector aligned while all cells are kept."""
+    torch.manual_seed(0)
+    model = build_video_lm(
+        VideoLMConfig.from_plain(
+            {
+                "dim": ShardReader(needles).manifest.encoding.dim,
+                "language_model": "smollm2",
+                "compressor": {"name": "none"},
+            }
+        )
+    )
+    align(model, needles, 40, 10, 0)
+    return model
 
 
-def read_out(
-    compressor: Compressor, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], steps: int, seed: int
-) -> dict[str, Tensor]:
-    """Train a linear read-out with the compressor; right or wrong for every test group with exactly one needle."""
-    torch.manual_seed(1000 + seed)
-    clips, labels = train
-    head = nn.Sequential(nn.LayerNorm(compressor.out_dim), nn.Linear(compressor.out_dim, labels.shape[-1]))
-    nn.init.constant_(head[1].bias, -4.0)  # needles are rare
-    made = build_optimizer({"compressor": compressor, "head": head}, OptimConfig(steps=steps, lr=2e-3))
+def align(model: VideoLM, needles: str, steps: int, batch: int, seed: int) -> None:
+    """The demo's alignment of compressor and projector, in place; the language model only lends its words."""
+    for parameter in model.language_model.parameters():
+        parameter.requires_grad_(False)
+    parts = {"compressor": model.compressor, "projector": model.projector}
+    parts = {name: part for name, part in parts.items() if list(part.parameters())}
+    made = build_optimizer(parts, OptimConfig(steps=steps), dict.fromkeys(parts, 2e-3))
     optimizer, schedule = made["optimizer"], made["lr_scheduler"]["scheduler"]
-    generator = torch.Generator().manual_seed(seed)
-
-    def logits(features: Tensor) -> Tensor:
-        out = head(compressor(grid_of(features)).features)
-        return out.view(len(features), labels.shape[1], -1, labels.shape[2]).logsumexp(2)
-
-    for _ in range(steps):
-        index = torch.randint(len(clips), (8,), generator=generator)
-        loss = nn.functional.binary_cross_entropy_with_logits(logits(clips[index]), labels[index])
+    trained = [p for part in parts.values() for p in part.parameters()]
+    data = VideoDataModule(train=needles, batch_size=batch, seed=seed)
+    for clips in islice(chain.from_iterable(iter(data.train_dataloader, None)), steps):  # epoch after epoch
+        seen = [events(sample) for sample in clips.samples]
+        loss = alignment_loss(model, model.project(clips.grid), seen, vocabulary(clips.samples))
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_([*compressor.parameters(), *head.parameters()], 1.0)
+        nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         schedule.step()
-    with torch.no_grad():
-        scores = torch.cat([logits(c) for c in test[0].split(8)])
-    one, n = test[1].sum(-1) == 2, len(COLOURS)
-    return {
-        task: (scores[..., part].argmax(-1) == test[1][..., part].argmax(-1))[one].float()
-        for task, part in (("colour", slice(n)), ("shape", slice(n, None)))
-    }
+
+
+@torch.no_grad()
+def named(model: VideoLM, needles: str) -> list[dict[str, Any]]:
+    """What the tokens of every clip name by themselves: a row for each read-out, with its video."""
+    data = VideoDataModule(val=needles, batch_size=8)
+    reader, rows = data.reader("val"), []
+    names = options([reader.sample(i) for i in range(len(reader))])
+    for clips in data.val_dataloader():
+        found = read_outs(model, model.project(clips.grid), clips.samples, names)
+        rows += [{"video": key, **row} for key, some in zip(clips.keys, found, strict=True) for row in some]
+    return rows
 
 
 def main() -> None:
@@ -167,75 +167,67 @@ def main() -> None:
     for name in ("train", "heldout", "needles-train", "needles-test"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--compressor", type=json.loads, default=SALIENCY, help="specification, as JSON")
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--readout-steps", type=int, default=80)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--align-steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS))
-    parser.add_argument("--heldout-clips", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--checkpoints", type=Path, help="folder for the trained models, as safetensors")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recot.json")
+    parser.add_argument("--name", default="recot", help="results/NAME.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    clips, _ = read(args.train)
-    held, _ = read(args.heldout)
-    held = held[torch.linspace(0, len(held) - 1, min(args.heldout_clips, len(held))).long()]
-    needles = [read(args.needles_train), read(args.needles_test)]
-    train, test = ((x, needle_labels(r, x.shape[1] // 4)) for x, r in needles)
-    videos = [str(i) for i in (test[1].sum(-1) == 2).nonzero()[:, 0].tolist()]
-    right: dict[str, list[Tensor]] = {}
+    clips, held = read(args.train), read(args.heldout)
     base = {**BASE, "compressor": args.compressor}
     result: dict[str, Any] = {
-        "what": __doc__, "date": datetime.now(UTC).isoformat(timespec="seconds"), "commit": commit(),
-        "device": f"{platform.processor() or platform.machine()} CPU, {args.threads} thread(s)",
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "clips": {"train": len(clips), "heldout": len(held), "needles": [len(train[0]), len(test[0])]},
-        "steps": args.steps, "readout_steps": args.readout_steps, "base": base, "reconstruction": [], "readout": [],
+        "clips": {"train": len(clips), "heldout": len(held)}, "steps": args.steps, "align_steps": args.align_steps,
+        "base": base, "settings": SETTINGS, "reconstruction": [], "readout": [], "tests": [],
     }  # fmt: skip
-
-    def save() -> None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
-
-    first = [(name, seed) for seed in range(args.seeds) for name in INITIALISATIONS]
-    for name, seed in first + [(name, 0) for name in args.settings if name not in INITIALISATIONS]:
+    model = start(args.needles_train)
+    projector = {name: value.clone() for name, value in model.projector.state_dict().items()}
+    found: dict[str, list[list[dict[str, Any]]]] = {}
+    tried = [(name, seed) for name in INITIALISATIONS for seed in range(args.seeds)]
+    tried += [(name, 0) for name in args.settings if name not in INITIALISATIONS]
+    for name, seed in tried:
         setting = {**base, **SETTINGS.get(name, {})}
-        model = build(setting, clips.shape[-1], seed)
+        pretrained = build(setting, clips.shape[-1], seed)
         if name != "none":
-            untrained = ratios(model, held) if seed == 0 else None
-            model, seconds = pretrain(setting, clips, args.steps, seed)
-            row = {"setting": name, "seed": seed, **setting, "cpu_s": round(seconds, 1), "untrained": untrained}
-            result["reconstruction"].append({**row, "trained": ratios(model, held)})
-            print(f"{name} (seed {seed}, {seconds:.0f} s)", result["reconstruction"][-1]["trained"], flush=True)
-            if args.checkpoints:
-                args.checkpoints.mkdir(parents=True, exist_ok=True)
-                save_model(model, str(args.checkpoints / f"{name.replace(' ', '_')}-{seed}.safetensors"))
-        if name in INITIALISATIONS:
-            found = read_out(model.compressor, train, test, args.readout_steps, seed)
-            right.setdefault(name, []).append(torch.stack(list(found.values())).mean(0))
-            accuracy = {task: round(float(r.mean()), 4) for task, r in found.items()}
-            result["readout"].append({"initialisation": name, "seed": seed, **accuracy, "n": len(videos)})
-            print(f"  read-out from {name} (seed {seed})", accuracy, flush=True)
-        save()
-    result["tests"] = tests(right, videos)
+            untrained = ratios(pretrained, held) if seed == 0 else None
+            pretrained = pretrain(setting, clips, args.steps, seed)
+            row = {"setting": name, "seed": seed, "untrained": untrained, "trained": ratios(pretrained, held)}
+            result["reconstruction"].append(row)
+            print(f"{name} (seed {seed})", row["trained"], flush=True)
+        model.compressor = pretrained.compressor
+        model.projector.load_state_dict(projector)
+        align(model, args.needles_train, args.align_steps, 16, seed)
+        rows = named(model, args.needles_test)
+        found.setdefault(name, []).append(rows)
+        accuracy = {
+            task: round(sum(r["prediction"] == r["answer"] for r in of) / len(of), 4)
+            for task in sorted({r["task"] for r in rows})
+            if (of := [r for r in rows if r["task"] == task])
+        }
+        result["readout"].append({"initialisation": name, "seed": seed, **accuracy, "n": len(rows)})
+        print(f"  named after {args.align_steps} steps from {name} (seed {seed})", accuracy, flush=True)
+        result["tests"] = tests(found)
+        record(args.name, result)
     print(json.dumps(result["tests"], indent=1))
-    save()
 
 
-def tests(right: dict[str, list[Tensor]], videos: list[str]) -> list[dict[str, Any]]:
-    """Each masked initialisation against the others: two-sided, paired by needle, whole videos exchanged."""
+def tests(found: dict[str, list[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """Each initialisation against none and auto-encoding: two-sided, means over equal seeds, whole videos exchanged."""
     out = []
-    for name in INITIALISATIONS[2:]:
+    for name, of_seeds in found.items():
         for other in INITIALISATIONS[:2]:
-            gain = (torch.stack(right[name]) - torch.stack(right[other])).mean(0).numpy().astype("float64")
-            row = {"a": name, "b": other, "mean_gain": round(float(gain.mean()), 4), "seeds": len(right[name])}
+            if name in INITIALISATIONS[:2] or len(of_seeds) != len(found.get(other, [])):
+                continue
+            right = [
+                torch.tensor([[r["prediction"] == r["answer"] for r in rows] for rows in found[which]]).double().mean(0)
+                for which in (name, other)
+            ]
+            gain, videos = (right[0] - right[1]).numpy(), [r["video"] for r in of_seeds[0]]
+            row = {"a": name, "b": other, "mean_gain": round(float(gain.mean()), 4), "seeds": len(of_seeds)}
             out.append(row | {"p": sign_flip(gain, videos), "n": len(videos), "videos": len(set(videos))})
     return out
-
-
-def commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
 
 
 if __name__ == "__main__":

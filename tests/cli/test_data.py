@@ -58,3 +58,18 @@ def test_synth_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "train: 3" in out and "seed: 4" in out
     refused(["data", "synth", "clips", str(tmp_path), "trian=3"], capsys, "trian", "train")
     refused(["data", "synth", "needles", str(tmp_path), "size=31"], capsys, "size=31", "even")
+
+
+def test_synth_dry_run_makes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vxl_lightning.data.synth.build.check_footage", lambda: 0)
+    assert main(["data", "synth", "needles", str(tmp_path / "n"), "train=5", "val=0", "test=2", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 2 and "train: 5 clips of 32 frames" in out and "test: 2 clips" in out
+    assert not (tmp_path / "n").exists()
+    (tmp_path / "n/test").mkdir(parents=True)
+    (tmp_path / "n/test/dataset.json").write_text("{}")
+    refused(
+        ["data", "synth", "needles", str(tmp_path / "n"), "train=5", "--dry-run"], capsys, "already holds a dataset"
+    )

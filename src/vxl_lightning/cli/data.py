@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     synth.add_argument("out", help="folder for the shards of train, val and test")
     synth.add_argument("settings", nargs="*", metavar="CONF|key=value", help="YAML files, and e.g. train=512 seed=1")
     synth.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
+    synth.add_argument("--dry-run", action="store_true", help="check the footage, say what would be made, and stop")
     text = "cache encoder features of video shards as feature shards"
     encode = commands.add_parser("encode", help=text, description=text)
     encode.add_argument("source", help="folder of video shards")
@@ -39,7 +40,7 @@ def _synth(args: argparse.Namespace) -> int:
     from rich.progress import Progress
 
     from vxl_lightning import config
-    from vxl_lightning.data.synth.build import SynthConfig, build
+    from vxl_lightning.data.synth.build import SynthConfig, build, plan
     from vxl_lightning.data.synth.needles import NeedleConfig, make_needles
     from vxl_lightning.data.synth.pretraining import ClipConfig, make_pretraining
 
@@ -48,6 +49,10 @@ def _synth(args: argparse.Namespace) -> int:
     settings: Any = config.load(schema, files, overrides)
     if args.print_config:
         print(config.to_yaml(settings), end="")
+        return 0
+    if args.dry_run:
+        for folder, what in plan(settings, args.out).items():
+            print(f"{folder}: {what}")
         return 0
     with Progress(transient=True) as bar:
         tasks: dict[str, Any] = {}

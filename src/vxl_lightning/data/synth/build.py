@@ -16,6 +16,7 @@ from vxl_lightning import registry
 from vxl_lightning.config import component
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.data.encode import EncodeConfig, encode_shards
+from vxl_lightning.data.manifest import NAME
 from vxl_lightning.data.shards import ShardReader
 from vxl_lightning.data.synth.footage import SOURCES, locate
 from vxl_lightning.data.synth.needles import NeedleConfig, make_needles
@@ -48,6 +49,36 @@ def check_footage() -> int:
         UserError: a package is missing.
     """
     return len([locate(source) for source in SOURCES])
+
+
+def plan(config: SynthConfig | ClipConfig | NeedleConfig, out: str | Path) -> dict[Path, str]:
+    """What would be made where, everything checked that can be before any work.
+
+    Raises:
+        UserError: footage or an encoder is missing, or data is there.
+    """
+    check_footage()
+    kinds: dict[str, ClipConfig | NeedleConfig] = {}
+    if isinstance(config, SynthConfig):
+        kinds |= {"videos/clips": config.clips, "videos/needles": config.needles}
+        if config.encoder:
+            registry.build("encoder", config.encoder)
+    else:
+        kinds[""] = config
+    planned = {}
+    for folder, kind in kinds.items():
+        for split in ("train", "val", "test"):
+            count, target = getattr(kind, split), Path(out) / folder / split
+            if (target / NAME).exists():
+                raise UserError(f"{target}: already holds a dataset; name another folder or remove it first")
+            films = sum(s.split == split and not s.is_photo for s in SOURCES)
+            photos = sum(s.split == split and s.is_photo for s in SOURCES)
+            if count:
+                planned[target] = (
+                    f"{count} clips of {kind.num_frames} frames, {kind.size} px, {kind.fps:g} frames a second, "
+                    f"from {films} films and {photos} photographs"
+                )
+    return planned
 
 
 def build(config: SynthConfig, out: str | Path, report: Report | None = None) -> dict[str, dict[str, dict[str, int]]]:
