@@ -79,7 +79,7 @@ def serially(steps: Sequence[Step], context: Context, watcher: Watcher) -> None:
 def in_parallel(
     steps: Sequence[Step], context: Context, watcher: Watcher, engine: str, workers: int, threads: int
 ) -> None:
-    """As many steps at a time as there are workers, each as soon as what it needs is done.
+    """As many steps at a time as there are workers, those with the longest chain still behind them first.
 
     Raises:
         Exception: what a step raised, once the others that run have ended.
@@ -90,9 +90,11 @@ def in_parallel(
         if step.key not in waiting:
             watcher.finished(step, False)
     running: dict[Future[bool], Step] = {}
+    behind = _behind(steps)
     with _pool(engine, workers, threads) as submit:
         while waiting or running:
             ready = [s for s in waiting.values() if all(store.done(n) for n in s.needs.values())]
+            ready.sort(key=lambda s: -behind[s.key])
             for step in ready[: workers - len(running)]:
                 watcher.started(step)
                 running[submit(step, context)] = waiting.pop(step.key)
@@ -102,6 +104,15 @@ def in_parallel(
                     watcher.progress(step, fraction)
             for future in done:
                 watcher.finished(running.pop(future), future.result())
+
+
+def _behind(steps: Sequence[Step]) -> dict[str, int]:
+    """How many steps come after each, one needing the other; ``steps`` has what is needed first."""
+    behind = {s.key: 0 for s in steps}
+    for step in reversed(steps):
+        for needed in step.needs.values():
+            behind[needed.key] = max(behind.get(needed.key, 0), behind[step.key] + 1)
+    return behind
 
 
 Submit = Callable[[Step, Context], "Future[bool]"]
