@@ -84,6 +84,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "kinds: compressor, masker, selector, encoder" in failure(capsys, "list", "--kind", "compresors")
     assert "lower-case letters" in failure(capsys, "new", "My-Method", "--kind", "masker", "--dir", str(tmp_path))
     assert "no scaffold for kind 'encoder'" in failure(capsys, "new", "mine", "--kind", "encoder")
+    assert "a word of Python's own" in failure(capsys, "new", "none", "--kind", "masker", "--dir", str(tmp_path))
     (tmp_path / "vxl-mine").mkdir()
     assert "exists already" in failure(capsys, "new", "mine", "--kind", "masker", "--dir", str(tmp_path))
 

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -94,6 +95,34 @@ def test_same_model_same_bytes(config, tmp_path):
         save_pretrained(tmp_path / name, stirred(build_video_lm(config)), config)
     for file in ("config.json", "model.safetensors"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_files_of_the_encoder_go_with_the_model(tmp_path):
+    (tmp_path / "fitted.safetensors").write_bytes(b"components")
+    spec = {"name": "efficientnet_lite0", "projection": str(tmp_path / "fitted.safetensors")}
+    module = registry.build("compressor", DTS, dim=tiny_lm.DIM)
+    save_pretrained(tmp_path / "a", module, DTS, encoder=spec, fps=4.0)
+    (tmp_path / "fitted.safetensors").unlink()
+    (tmp_path / "a").rename(tmp_path / "b")
+    loaded = load_pretrained(tmp_path / "b")
+    assert Path(loaded.encoder["projection"]).read_bytes() == b"components" and loaded.fps == 4.0
+    save_pretrained(tmp_path / "b", module, DTS, encoder=loaded.encoder)
+    assert Path(load_pretrained(tmp_path / "b").encoder["projection"]).read_bytes() == b"components"
+
+
+@pytest.mark.parametrize("content", ["[]", '{"format": 1}', '{"format": 1, "kind": "x", "config": {}}', "\x80"])
+def test_a_damaged_folder_is_one_error(tmp_path, content):
+    save_pretrained(tmp_path / "c", registry.build("compressor", DTS, dim=tiny_lm.DIM), DTS)
+    (tmp_path / "c" / "config.json").write_bytes(content.encode("latin1"))
+    with pytest.raises(UserError, match=r"config\.json"):
+        load_pretrained(tmp_path / "c")
+
+
+def test_damaged_weights_are_one_error(tmp_path):
+    save_pretrained(tmp_path / "c", registry.build("compressor", DTS, dim=tiny_lm.DIM), DTS)
+    (tmp_path / "c" / "model.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match=r"model\.safetensors: damaged"):
+        load_pretrained(tmp_path / "c")
 
 
 def test_users_mistakes(config, tmp_path):

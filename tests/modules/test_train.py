@@ -86,12 +86,26 @@ def test_a_run_stopped_midway_resumes_to_the_same_weights(conf: Path, tmp_path: 
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_a_run_without_checkpoint_starts_anew_and_another_run_is_not_resumed(conf: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "manifest.json").write_text("{}")  # what a run leaves that ended before its first checkpoint
+    run(conf)
+    with pytest.raises(UserError, match=r"optim\.lr=0\.5, but the run .* began with 0\.002"):
+        run(conf, "pretraining.optim.lr=0.5", resume=True)
+    (tmp_path / "run" / "checkpoints" / "last.ckpt").write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged"):
+        run(conf, resume=True)
+
+
 def test_refusals_are_one_line(conf: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(conf)
     cases = {
         "already holds a run": [str(conf)],
         "nothing to train": [str(conf), f"out={tmp_path / 'x'}", "pretraining.compressor=pool"],
         "not a dataset": [str(conf), f"out={tmp_path / 'x'}", f"data.train={tmp_path / 'none'}"],
+        "trainer.devices=0 must be at least 1": [str(conf), "trainer.devices=0"],
+        "lr=nan must be a finite number": [str(conf), f"out={tmp_path / 'x'}", "pretraining.optim.lr=nan"],
+        "Not a directory": [str(conf), f"out={conf}/x"],
         "did you mean 'batch_size'": [str(conf), "data.batchsize=3"],
         "module='tunning'": [str(conf), "module=tunning"],
         "nearest that do": [str(conf), f"out={tmp_path / 'y'}", "pretraining.compressor.retention=0.17"],

@@ -17,9 +17,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-REPEATS = 5
-"""Timed calls; the median is taken, after `WARM_UP` calls that are not timed."""
-WARM_UP = 2
+REPEATS, LEAST, ENOUGH_MS = 5, 3, 2000.0
+"""Timed calls, of which the median is taken; after the least number no more are begun once they took enough."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,10 @@ class Timings:
 
 
 def milliseconds(work: Callable[[], Any], device: torch.device, repeats: int = REPEATS) -> float:
-    """Median wall-clock milliseconds of ``work``, warmed up, the device synchronised around each call."""
-    for _ in range(WARM_UP):
-        work()
-    times = []
-    for _ in range(repeats):
+    """Median wall-clock milliseconds of ``work``, warmed up by a call, the device synchronised around each."""
+    work()
+    times: list[float] = []
+    while len(times) < repeats and (len(times) < LEAST or sum(times) < ENOUGH_MS):
         _synchronise(device)
         start = time.perf_counter()
         work()

@@ -94,7 +94,8 @@ def in_parallel(
     with _pool(engine, workers, threads) as submit:
         while waiting or running:
             ready = [s for s in waiting.values() if all(store.done(n) for n in s.needs.values())]
-            ready.sort(key=lambda s: -behind[s.key])
+            # Else in the plan's order, which has the uncompressed row first: its answers take longest.
+            ready.sort(key=lambda s: -max(behind[s.key], 1))
             for step in ready[: workers - len(running)]:
                 watcher.started(step)
                 running[submit(step, context)] = waiting.pop(step.key)

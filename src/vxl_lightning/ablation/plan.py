@@ -121,6 +121,12 @@ class _Data:
                     f"data.{role} and data.test come from different encoders (fingerprints {encoding.fingerprint} and "
                     f"{encodings['test'].fingerprint}); encode both with the same one"
                 )
+            for name in ("fps", "max_frames", "grid"):
+                if getattr(encoding, name) != getattr(encodings["test"], name) and not role.startswith("pretrain"):
+                    raise UserError(
+                        f"data.{role} has {name}={getattr(encoding, name)} and data.test "
+                        f"{getattr(encodings['test'], name)}; encode both alike"
+                    )
         self.encoding = encodings["test"]
         samples = self.manifests["test"].num_samples
         if not 0 <= config.evaluate.picture < samples:

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,13 +144,20 @@ def _info(row: Row, store: Store) -> RowInfo:
 def _pictures(plan: Plan, store: Store, out: Path) -> list[Picture]:
     """What every compressed row kept of one test video, at the smallest budget; none without ``data.test_videos``."""
     smallest = min(row.retention for row in plan.rows)
-    found = []
+    found: list[Picture] = []
+    drawn: dict[bytes, int] = {}  # rows that kept the same cells share a picture
     for row in plan.rows:
         folder = store.path(row.measure)
         if row.retention != smallest or not (folder / measuring.FRAMES).is_file():
             continue
         seen = load_file(folder / measuring.FRAMES)
         source = load_file(folder / measuring.KEPT)["source"]
+        alike = source.numpy().tobytes()
+        if alike in drawn:
+            before = found[drawn[alike]]
+            found[drawn[alike]] = replace(before, name=f"{before.name}, {row.name}")
+            continue
+        drawn[alike] = len(found)
         (out / "pictures").mkdir(exist_ok=True)
         path = out / "pictures" / f"{row.name.replace(' ', '_')}.webp"
         save_picture(kept_picture(seen["frames"], source, seen["times"]), path)

@@ -87,7 +87,7 @@ def warmup(step: Step, directory: Path, context: Context) -> None:
     )
     model = build_video_lm(config)
     _tune(model, step, context)
-    save_pretrained(directory / MODEL, model, config, encoder=encoding.encoder)
+    save_pretrained(directory / MODEL, model, config, encoder=encoding.encoder, fps=encoding.fps)
 
 
 def pretrain(step: Step, directory: Path, context: Context) -> None:
@@ -121,7 +121,7 @@ def pretrain(step: Step, directory: Path, context: Context) -> None:
     (metrics,) = trainer.validate(module, datamodule=data, verbose=False)
     gains = {"gain": metrics["val/gain"], "gain_previous": 1 - metrics["val/error_over_previous"]}
     (directory / GAIN).write_text(json.dumps(gains))
-    save_pretrained(directory / MODEL, module.model.compressor, spec, encoder=encoding.encoder)
+    save_pretrained(directory / MODEL, module.model.compressor, spec, encoder=encoding.encoder, fps=encoding.fps)
 
 
 def tune(step: Step, directory: Path, context: Context) -> None:
@@ -136,7 +136,7 @@ def tune(step: Step, directory: Path, context: Context) -> None:
     if "compressor" in step.needs:
         load_compressor(context.result(step, "compressor") / MODEL, model.compressor)
     _tune(model, step, context)
-    save_pretrained(directory / MODEL, model, config, encoder=loaded.encoder)
+    save_pretrained(directory / MODEL, model, config, encoder=loaded.encoder, fps=loaded.fps)
 
 
 def evaluate(step: Step, directory: Path, context: Context) -> None:

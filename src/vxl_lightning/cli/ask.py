@@ -1,6 +1,7 @@
 """``vxl ask``: one question about any video file."""
 
 import argparse
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show", type=Path, metavar="PICTURE", help="write the frames and tokens that were kept (.png)"
     )
-    parser.add_argument("--fps", type=float, default=2.0, help="frames looked at each second (default: 2)")
+    parser.add_argument(
+        "--fps", type=float, help="frames looked at each second (default: as the model was trained, or 2)"
+    )
     parser.add_argument("--max-frames", type=int, default=8192, help="most frames looked at (default: 8192)")
 
 
@@ -42,6 +45,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--choices={args.choices!r} holds no answer; separate answers by commas, such as red,green")
     if args.show and args.show.suffix.lower() not in PICTURES:
         raise UserError(f"--show={args.show} must end in one of {', '.join(PICTURES)}")
+    if args.show and not args.show.parent.is_dir():
+        raise UserError(f"--show={args.show}: {args.show.parent} is not a folder; make it first")
+    if args.show and args.show.is_dir():
+        raise UserError(f"--show={args.show} is a folder; name a picture in it, such as {args.show}/kept.png")
+    if args.video.is_dir():
+        raise UserError(f"{args.video} is a folder; name a video file in it")
     if not args.video.is_file():
         raise UserError(f"{args.video}: no such video file; check the path")
 
@@ -61,13 +70,19 @@ def run(args: argparse.Namespace) -> int:
     if loaded.encoder is None:
         raise UserError(f"{args.model}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
     encoder = registry.build("encoder", loaded.encoder).eval()
-    times = sample_times(probe(args.video).duration, args.fps, args.max_frames)
+    info = probe(args.video)
+    fps = args.fps if args.fps is not None else loaded.fps or 2.0
+    if fps > info.fps > 0:
+        print(f"--fps: the video has {info.fps:g} frames a second, all of which are looked at", file=sys.stderr)
+        fps = info.fps
+    times = sample_times(info.duration, fps, args.max_frames)
     spent = {"decode": 0.0, "encode": 0.0}
     grid = _encoded(args.video, times, encoder, spent)
     answer = loaded.model.answer(grid, args.question, choices)
     _print(Console(), answer, grid, spent)
     if args.show:
         _show(args.show, args.video, times, encoder, answer)
+        print(f"picture: {args.show}")
     return 0
 
 

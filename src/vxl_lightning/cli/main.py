@@ -49,8 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.overrides += rest
     try:
         return int(import_module(f"vxl_lightning.cli.{args.command}").run(args))
-    except (ValueError, FileNotFoundError) as error:
-        if os.environ.get("VXL_TRACEBACK"):
+    except Exception as error:
+        if os.environ.get("VXL_TRACEBACK") or not _is_users(error):
             raise
         message = " ".join(str(error).split())
         print(f"vxl {args.command}: {message}", file=sys.stderr)
@@ -58,6 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"vxl {args.command}: interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the user can mend it: a value, a file, or a Trainer setting that Lightning refuses."""
+    misconfigured = sys.modules.get("lightning.fabric.utilities.exceptions")  # there only if Lightning is
+    kinds = (ValueError, OSError) + ((misconfigured.MisconfigurationException,) if misconfigured else ())
+    return isinstance(error, kinds) and not isinstance(error, BrokenPipeError)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,8 @@ class Manifest:
             if encoding is not None:
                 encoding = Encoding(**{**encoding, "grid": tuple(encoding["grid"])})
             shards = tuple(_shard(path, s, MEDIA[plain["kind"]]) for s in plain["shards"])
+            if not shards:
+                raise UserError(f"{path}: lists no shards, so there is nothing to read; write the dataset again")
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise

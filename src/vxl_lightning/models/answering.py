@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
+from vxl_lightning.errors import UserError
 from vxl_lightning.models.packing import Segment, pack
 from vxl_lightning.models.prefix import Prefix, Projected, stretches
 from vxl_lightning.tokens import VideoGrid, VideoTokens
@@ -54,6 +55,7 @@ def answer(
     with torch.no_grad():
         projected = _timed(spent, "compress", lambda: model.project(grid, question))
         prefix = _timed(spent, "select", lambda: model.prefix(projected, 0, question))
+        _check_length(model, prefix, question, max_new_tokens)
         scores: dict[str, float] | None = None
         if choices is None:
             text = _timed(spent, "answer", lambda: _generate(model, prefix, question, max_new_tokens))
@@ -63,6 +65,17 @@ def answer(
             text = max(scores, key=lambda choice: scores[choice])
     span = _timed(spent, "span", lambda: _evidence(model, projected, prefix, question, text))
     return Answer(text, scores, span, projected.tokens, prefix.token, _counts(model, grid, prefix, question), spent)
+
+
+def _check_length(model: "VideoLM", prefix: Prefix, question: str, room: int) -> None:
+    """Beyond its context a language model answers nonsense without a word."""
+    limit = getattr(model.plain.config, "max_position_embeddings", None)
+    needed = len(prefix.embeds) + len(model.layout.chat.question(question)) + room
+    if limit is not None and needed > limit:
+        raise UserError(
+            f"video and question take {needed:,} positions and the language model has {limit:,}; look at fewer frames "
+            "(--fps, --max-frames), keep fewer tokens (retention, a selector), or shorten the question"
+        )
 
 
 def _generate(model: "VideoLM", prefix: Prefix, question: str, max_new_tokens: int) -> str:

@@ -34,6 +34,10 @@ class PromptConfig:
     def __post_init__(self) -> None:
         if self.time_place not in get_args(TimePlace):
             raise ValueError(f"time_place={self.time_place!r} is not one of {', '.join(get_args(TimePlace))}")
+        if self.frames_per_time < 1 or self.select < 0:
+            raise ValueError(
+                f"frames_per_time={self.frames_per_time} must be at least 1 and select={self.select} at least 0"
+            )
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,20 @@
 """Trained parts on disk: a folder with config.json and model.safetensors; one function reads them all."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vxl_lightning import registry
 from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.config import to_plain
+from vxl_lightning.encoders.base import Encoder
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
 from vxl_lightning.models.video_lm import VideoLM
@@ -28,11 +31,13 @@ class Pretrained:
         model: a `Compressor` or a `VideoLM`, in evaluation mode.
         config: its specification: of a compressor ``{"compressor", "dim"}``, of a VideoLM its `VideoLMConfig`, plain.
         encoder: specification of the encoder whose features it expects, or None where it was not recorded.
+        fps: frames a second of the videos it was trained on, or None where that was not recorded.
     """
 
     model: Compressor | VideoLM
     config: dict[str, Any]
     encoder: dict[str, Any] | None
+    fps: float | None = None
 
 
 def save_pretrained(
@@ -41,6 +46,7 @@ def save_pretrained(
     config: VideoLMConfig | Mapping[str, Any],
     *,
     encoder: Mapping[str, Any] | None = None,
+    fps: float | None = None,
     merge: bool = False,
 ) -> None:
     """Write a model so that `load_pretrained` gives it back.
@@ -49,14 +55,16 @@ def save_pretrained(
         path: folder, made when missing.
         model: a compressor alone, or a VideoLM.
         config: of a VideoLM its `VideoLMConfig`; of a compressor its specification ``{"name": ..., ...}``.
-        encoder: specification of the encoder, recorded for whoever asks questions later.
+        encoder: specification of the encoder, recorded for whoever asks questions later. Files it names, such as a
+            projection, are copied into the folder, which then needs no other.
+        fps: frames a second of the videos, recorded likewise.
         merge: put the adapters into the language model and write it in full, so that the folder needs nothing else.
             By default only what was trained is written, and the language model is found again by its name or path.
             The model given is changed by it: its adapters are merged.
     """
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    described: dict[str, Any] = {"format": FORMAT, "encoder": dict(encoder) if encoder else None}
+    described: dict[str, Any] = {"format": FORMAT, "encoder": _with_files(encoder, folder), "fps": fps}
     if isinstance(model, VideoLM):
         if not isinstance(config, VideoLMConfig):
             raise ValueError("save_pretrained of a VideoLM needs its VideoLMConfig")
@@ -100,9 +108,10 @@ def load_pretrained(
         UserError: no such folder, a file that is damaged, weights that do not fit the plugins installed.
     """
     folder = Path(path)
-    described = _read(folder)
+    described, weights = _read(folder)
     config, encoder = described["config"], described.get("encoder")
-    weights = load_file(folder / WEIGHTS)
+    if encoder:  # files that were saved beside the model
+        encoder = {k: str(folder / v) if _is_file(folder, v) else v for k, v in encoder.items()}
     model: Compressor | VideoLM
     if described["kind"] == "compressor":
         model = registry.build("compressor", config["compressor"], dim=config["dim"])
@@ -117,7 +126,7 @@ def load_pretrained(
         model = build_video_lm(settings, language_model, cache)
         fresh = {n for n in model.state_dict() if n.startswith("compressor.")} if compressor is not None else set()
         _fill(model, weights, fresh, folder)
-    return Pretrained(model.eval(), config, encoder)
+    return Pretrained(model.eval(), config, encoder, described.get("fps"))
 
 
 def load_compressor(path: str | Path, into: Compressor) -> None:
@@ -127,8 +136,7 @@ def load_compressor(path: str | Path, into: Compressor) -> None:
         UserError: the weights do not fit.
     """
     folder = Path(path)
-    described = _read(folder)
-    weights = load_file(folder / WEIGHTS)
+    described, weights = _read(folder)
     if described["kind"] == "video_lm":
         start = "compressor."
         weights = {name.removeprefix(start): t for name, t in weights.items() if name.startswith(start)}
@@ -157,14 +165,44 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], fresh: set[str], folder:
         raise UserError(f"{folder}: weights do not fit the model: {line}") from None
 
 
-def _read(folder: Path) -> dict[str, Any]:
+def _with_files(encoder: Mapping[str, Any] | None, folder: Path) -> dict[str, Any] | None:
+    """The encoder's specification, the files it names copied into ``folder`` and named relative to it."""
+    if not encoder:
+        return None
+    spec = dict(encoder)
+    try:
+        cls: type[Encoder] = registry.get("encoder", spec["name"])
+    except UserError:  # features may come from an encoder that is not installed here
+        return spec
+    for key in cls.locations:
+        if spec.get(key) and Path(spec[key]).is_file():
+            target = folder / f"encoder_{key}{Path(spec[key]).suffix}"
+            if target.resolve() != Path(spec[key]).resolve():
+                shutil.copyfile(spec[key], target)
+            spec[key] = target.name
+    return spec
+
+
+def _is_file(folder: Path, name: Any) -> bool:
+    return isinstance(name, str) and name.startswith("encoder_") and (folder / name).is_file()
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a folder says of itself, and its weights."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: no {name}; give a folder that save_pretrained or 'vxl train' wrote")
     try:
         described = json.loads((folder / CONFIG).read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # not JSON, or not even text
         raise UserError(f"{folder / CONFIG}: not JSON ({error}); the folder is damaged, save the model again") from None
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(f"{folder / CONFIG}: not a model of this version (format {FORMAT}); save it again")
-    return described
+    config, needed = described.get("config"), {"compressor": ("compressor", "dim"), "video_lm": ("dim",)}
+    kind = described.get("kind")
+    if kind not in needed or not isinstance(config, dict) or any(key not in config for key in needed[kind]):
+        raise UserError(f"{folder / CONFIG}: damaged, kind or config is not what save_pretrained writes; save it again")
+    try:
+        return described, load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{folder / WEIGHTS}: damaged ({error}); save the model again") from None

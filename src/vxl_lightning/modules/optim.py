@@ -33,9 +33,11 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ValueError(f"steps={self.steps} must be at least 1")
-        if self.lr < 0 or self.weight_decay < 0:
-            raise ValueError(f"lr={self.lr} and weight_decay={self.weight_decay} must not be negative")
+            raise ValueError(f"steps={self.steps} must be at least 1, the optimiser steps of the run")
+        for name in ("lr", "weight_decay"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}={value} must be a finite number, at least 0")
         if not 0 <= self.warmup < 1 or not 0 <= self.final <= 1:
             raise ValueError(f"warmup={self.warmup} must be in [0, 1) and final={self.final} in [0, 1]")
 

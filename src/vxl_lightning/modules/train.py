@@ -1,10 +1,13 @@
 """One training run from a configuration: data, module, Trainer, checkpoints, and what it leaves behind."""
 
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -66,6 +69,17 @@ class TrainerConfig:
     accumulate: int = 1
     """Batches an optimiser step."""
 
+    def __post_init__(self) -> None:
+        for name, least in {
+            "devices": 1,
+            "checkpoint_every": 0,
+            "validate_every": 0,
+            "log_every": 1,
+            "accumulate": 1,
+        }.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"trainer.{name}={getattr(self, name)} must be at least {least}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
@@ -104,13 +118,14 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
         The folder of the trained model, for `load_pretrained`.
 
     Raises:
-        UserError: no data, a folder that holds another run, nothing to resume.
+        UserError: no data, a folder that holds another run, nothing to resume, or a run of another configuration.
     """
     out = Path(config.out)
     last = out / "checkpoints" / LAST
     if resume and not last.is_file():
         raise UserError(f"--resume: {last} does not exist; leave --resume out to start, or correct out=")
-    if not resume and (out / "manifest.json").exists():
+    left = last.is_file() or (out / "model").exists()  # a run that ended before either may start anew
+    if not resume and left:
         raise UserError(f"out={out} already holds a run; add --resume to go on with it, or name another out=")
     L.seed_everything(config.seed, workers=True)
     data = _data(config)
@@ -119,16 +134,46 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
     encoder = (encoding.encoder if encoding else None) or config.data.encoder or None
     dim = encoding.dim if encoding else registry.build("encoder", config.data.encoder).dim
     module, resolved = _module(config, dim)
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
-        write_manifest(out / "manifest.json", _describe(resolved, data))
     trainer = _trainer(config, out)
+    if resume:
+        _check_same(resolved, out / "manifest.json", last)
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        write_manifest(out / "manifest.json", _describe(resolved, data))
     trainer.fit(module, datamodule=data, ckpt_path=str(last) if resume else None, weights_only=True)
     if config.data.val and not config.trainer.validate_every:
         trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
-        _save(module, resolved, out / "model", encoder)
+        _save(module, resolved, out / "model", encoder, encoding.fps if encoding else config.data.fps)
     return out / "model"
+
+
+def _check_same(config: TrainConfig, path: Path, checkpoint: Path) -> None:
+    """What is resumed must be the run that was begun; where and how fast it runs may change."""
+    try:
+        began = json.loads(path.read_text())["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--resume: {path} cannot be read ({error}); start anew with another out=") from None
+    plain = to_plain(config)
+    for key in ("module", "seed", config.module, *(("model", "compressor_from") if config.module == "tuning" else ())):
+        for name, value in _leaves(key, plain[key]):
+            if (before := dict(_leaves(key, began.get(key))).get(name)) != value:
+                raise UserError(
+                    f"--resume: {name}={value}, but the run in {path.parent} began with {before}; "
+                    "leave it as it was, or start another run with another out="
+                )
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # empty, cut short or another kind of file: torch raises whatever it stumbles over
+        raise UserError(f"--resume: {checkpoint} is damaged ({type(error).__name__}); start anew with out=") from None
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _leaves(f"{key}.{name}", inner)
+    else:
+        yield key, value
 
 
 def check(config: TrainConfig) -> str:
@@ -219,8 +264,12 @@ def _describe(config: TrainConfig, data: VideoDataModule) -> dict[str, Any]:
     return manifest(config, [config.seed], plugins, {role: data.reader(role).hash for role in roles})
 
 
-def _save(module: L.LightningModule, config: TrainConfig, folder: Path, encoder: dict[str, Any] | None) -> None:
+def _save(
+    module: L.LightningModule, config: TrainConfig, folder: Path, encoder: dict[str, Any] | None, fps: float
+) -> None:
     if isinstance(module, ReconstructivePretraining):
-        save_pretrained(folder, module.model.compressor, to_plain(config.pretraining.compressor), encoder=encoder)
+        save_pretrained(
+            folder, module.model.compressor, to_plain(config.pretraining.compressor), encoder=encoder, fps=fps
+        )
     elif isinstance(module, InstructionTuning):
-        save_pretrained(folder, module.model, config.model, encoder=encoder)
+        save_pretrained(folder, module.model, config.model, encoder=encoder, fps=fps)

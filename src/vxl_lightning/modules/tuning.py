@@ -1,5 +1,6 @@
 """Instruction tuning of a video language model as a thin LightningModule."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, get_args
@@ -57,6 +58,9 @@ class TuningConfig:
         unknown = sorted(set(self.rates) - set(PARTS))
         if unknown:
             raise ValueError(f"rates: unknown part {unknown[0]!r}; parts: {', '.join(PARTS)}")
+        for part, rate in self.rates.items():
+            if not (math.isfinite(rate) and rate >= 0):
+                raise ValueError(f"rates.{part}={rate} must be a finite number, at least 0")
         if self.objective == "align" and self.from_words:
             raise ValueError(
                 f"from_words={self.from_words} leaves nothing to align: words are aligned; use objective=answer"

@@ -6,7 +6,21 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-PALETTE = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#ffffff")
+PALETTE = (
+    "#e69f00",
+    "#56b4e9",
+    "#009e73",
+    "#f0e442",
+    "#0072b2",
+    "#d55e00",
+    "#cc79a7",
+    "#b15928",
+    "#6a3d9a",
+    "#a6d854",
+    "#1b9e77",
+    "#e7298a",
+    "#8da0cb",
+)
 """Colours told apart by colour-blind readers too (Okabe and Ito), cycled over the tokens."""
 
 MAX_FRAMES = 32
@@ -49,7 +63,7 @@ def kept_picture(
         x, y = _GAP + place % columns * (width + _GAP), _GAP + place // columns * (height + caption + _GAP)
         sheet.paste(_mark(frame, source[t], weight), (x, y))
         if times is not None:
-            ImageDraw.Draw(sheet).text((x + 1, y + height + 1), f"{float(times[t]):.1f} s", fill="#555555")
+            ImageDraw.Draw(sheet).text((x + 1, y + height + 1), f"{float(times[t]):.2f} s", fill="#555555")
     return sheet
 
 

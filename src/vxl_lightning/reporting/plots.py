@@ -7,6 +7,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from vxl_lightning.ablation.statistics import ALL_TASKS
+
 Records = Sequence[dict[str, Any]]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#b15928", "#3c3c3c")
@@ -43,7 +45,7 @@ def time_against_tokens(records: Records, timings: Records) -> str:
             x=[tokens[_row(t)] for t in chosen],
             y=[after_encoder(t) for t in chosen],
             name=variant,
-            mode="lines+markers",
+            mode="lines+markers" if len(chosen) > 1 else "markers",
             marker={"size": 11, "color": colour[variant], "symbol": _MARKS[roles[_row(chosen[0])]]},
             hovertemplate=f"{variant}<br>%{{x}} tokens<br>%{{y:.1f}} ms<extra></extra>",
         )
@@ -114,7 +116,7 @@ def colours(records: Records) -> dict[str, str]:
 
 def _accuracy_figure(records: Records, x_of: dict[tuple[str, float], float], x_title: str) -> str:
     tasks = list(dict.fromkeys(r["task"] for r in records))
-    tasks = [tasks[-1], *tasks[:-1]]  # all questions first
+    tasks.sort(key=lambda task: task != ALL_TASKS)  # all questions first
     colour = colours(records)
     figure = go.Figure()
     owner = []
@@ -128,7 +130,7 @@ def _accuracy_figure(records: Records, x_of: dict[tuple[str, float], float], x_t
                 error_y={"array": [r["se"] or 0 for r in chosen], "thickness": 1.2, "width": 4},
                 name=variant,
                 visible=task == tasks[0],
-                mode="lines+markers",
+                mode="lines+markers" if len(chosen) > 1 else "markers",
                 marker={"size": 11, "color": colour[variant], "symbol": _MARKS[chosen[0]["role"]]},
                 hovertemplate=f"{variant}<br>%{{x:.4g}}<br>%{{y:.3f}} ± %{{error_y.array:.3f}}<extra></extra>",
             )
@@ -160,12 +162,16 @@ def _chance_line(level: float) -> dict[str, Any]:
 
 
 def _log_ticks(values: Iterable[float]) -> dict[str, Any]:
-    """Ticks at the values themselves where they are few, with room beside them."""
+    """Ticks at the values themselves where they are few, else at 1, 2 and 5 times powers of ten; room beside them."""
     shown = sorted({float(f"{v:.3g}") for v in values})
     low, high = log10(shown[0]) - 0.15, log10(shown[-1]) + 0.15
     ticks: dict[str, Any] = {"range": [low, high]}
     if len(shown) <= 6 and all(b / a > 1.25 for a, b in pairwise(shown)):
         ticks |= {"tickvals": shown, "ticktext": [f"{v:g}" for v in shown]}
+    else:
+        round_ones = [m * 10.0**e for e in range(int(low) - 1, int(high) + 2) for m in (1, 2, 5)]
+        within = [v for v in round_ones if low <= log10(v) <= high]
+        ticks |= {"tickvals": within, "ticktext": [f"{v:,g}" for v in within]}
     return ticks
 
 

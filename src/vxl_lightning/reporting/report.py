@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from vxl_lightning.ablation.statistics import ALL_READS, ALL_TASKS, READ
 from vxl_lightning.reporting import plots
 
 Records = list[dict[str, Any]]
-ALL = "all"
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,16 @@ def write_report(
         name=name,
         plotly_js=get_plotlyjs().replace("</script", "<\\/script"),
         facts=_facts(results, manifest),
-        tasks=_tasks(results),
         baselines=list(baselines),
-        chance=_chance(results),
-        accuracy=_accuracy(results, baselines),
+        tables=[
+            {
+                "title": title,
+                "tasks": tasks,
+                "chance": _chance(results, tasks),
+                "rows": _accuracy(results, tasks, baselines),
+            }
+            for title, tasks in _tables(results).items()
+        ],
         caption=caption,
         plots={
             "tokens": plots.accuracy_against_tokens(results),
@@ -77,8 +83,13 @@ def write_report(
     path.write_text(html, encoding="utf-8")
 
 
-def _tasks(results: Records) -> list[str]:
-    return list(dict.fromkeys(r["task"] for r in results))
+def _tables(results: Records) -> dict[str, list[str]]:
+    """What is answered and what is read out, each with its tasks, the total first."""
+    tasks = list(dict.fromkeys(r["task"] for r in results))
+    reads = [t for t in tasks if t.startswith(READ)]
+    answers = [ALL_TASKS, *(t for t in tasks if t not in (*reads, ALL_TASKS, ALL_READS))]
+    tables = {"Accuracy per task": answers}
+    return tables | {"Read-outs: what the tokens name by themselves": [ALL_READS, *reads]} if reads else tables
 
 
 def _rows(results: Records) -> dict[tuple[str, float], dict[str, dict[str, Any]]]:
@@ -90,7 +101,7 @@ def _rows(results: Records) -> dict[tuple[str, float], dict[str, dict[str, Any]]
 
 
 def _facts(results: Records, manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    whole = next(r for r in results if r["task"] == ALL)
+    whole = next(r for r in results if r["task"] == ALL_TASKS)
     budgets = sorted({r["retention"] for r in results if r["role"] != "uncompressed"})
     device = manifest["device"]
     return [
@@ -103,20 +114,20 @@ def _facts(results: Records, manifest: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _chance(results: Records) -> list[dict[str, str]]:
+def _chance(results: Records, tasks: Sequence[str]) -> list[dict[str, str]]:
     first = next(iter(_rows(results).values()))
-    return [{"uniform": _number(r["chance"]), "majority": _number(r["majority"])} for r in first.values()]
+    return [{"uniform": _number(first[t]["chance"]), "majority": _number(first[t]["majority"])} for t in tasks]
 
 
-def _accuracy(results: Records, baselines: Sequence[str]) -> list[dict[str, Any]]:
+def _accuracy(results: Records, tasks: Sequence[str], baselines: Sequence[str]) -> list[dict[str, Any]]:
     rows = _rows(results)
     best = {
         t: max((cells[t]["mean"] for cells in rows.values() if cells[t]["role"] != "uncompressed"), default=2.0)
-        for t in _tasks(results)
+        for t in tasks
     }
     table = []
     for (variant, retention), cells in rows.items():
-        whole = cells[ALL]
+        whole = cells[tasks[0]]
         several = len({k[1] for k in rows if k[0] == variant}) > 1
         table.append(
             {
@@ -129,7 +140,7 @@ def _accuracy(results: Records, baselines: Sequence[str]) -> list[dict[str, Any]
                         "se": _number(r["se"]) if r["se"] is not None else "–",
                         "best": r["mean"] == best[t] and r["role"] != "uncompressed",
                     }
-                    for t, r in cells.items()
+                    for t, r in ((t, cells[t]) for t in tasks)
                 ],
                 "p": [_p(whole[f"p_{b}"]) for b in baselines],
             }
@@ -147,7 +158,7 @@ def _costs(results: Records, timings: Records) -> dict[str, Any] | None:
     ]  # fmt: skip
     rows = []
     for key, cells in _rows(results).items():
-        r, t = cells[ALL], measured[key]
+        r, t = cells[ALL_TASKS], measured[key]
         times = [t[s] for s in plots.STEPS]
         rows.append(
             {
@@ -187,10 +198,10 @@ def _matrices(comparisons: Records) -> list[dict[str, Any]]:
         tint = ("up" if c["difference"] > 0 else "down") if c["p"] < 0.01 else ""
         return {"difference": f"{c['difference']:+.3f}", "p": _p(c["p"]), "tint": tint}
 
-    order = [t for t in tasks if t == ALL] + [t for t in tasks if t != ALL]
+    order = [t for t in tasks if t == ALL_TASKS] + [t for t in tasks if t != ALL_TASKS]
     return [
         {
-            "title": "All questions" if task == ALL else f"Task: {task}",
+            "title": {ALL_TASKS: "All questions", ALL_READS: "All read-outs"}.get(task, f"Task: {task}"),
             "columns": [label(c) for c in columns],
             "rows": [{"name": label(a), "cells": [cell(a, b, task) for b in columns]} for a in rows],
         }
@@ -225,7 +236,7 @@ def _untuned(record: dict[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}"
+    return f"{value:.3f}".lstrip("0") if value < 1 else f"{value:.3f}"
 
 
 def _p(value: float | None) -> str:

@@ -1,5 +1,6 @@
 """Write a new plugin distribution that works as generated: ``vxl plugin new``."""
 
+import keyword
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -28,6 +29,9 @@ def create(name: str, kind: str, parent: Path) -> Path:
 
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"plugin name {name!r} must be lower-case letters, digits and underscores, such as my_method")
+    cls = "".join(part.capitalize() for part in name.split("_"))
+    if keyword.iskeyword(cls):
+        raise UserError(f"plugin name {name!r} would make a class {cls!r}, a word of Python's own; choose another")
     if kind not in KINDS:
         raise UserError(f"no scaffold for kind {kind!r}{registry.did_you_mean(kind, KINDS)}; kinds: {', '.join(KINDS)}")
     distribution, module = f"vxl-{name.replace('_', '-')}", f"vxl_{name}"
@@ -39,7 +43,7 @@ def create(name: str, kind: str, parent: Path) -> Path:
         "kind": kind,
         "distribution": distribution,
         "module": module,
-        "cls": "".join(part.capitalize() for part in name.split("_")),
+        "cls": cls,
         "core": ".".join(__version__.split(".")[:2]),
     }
     templates = files("vxl_lightning.testing") / "scaffold"
