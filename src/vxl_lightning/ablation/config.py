@@ -193,6 +193,11 @@ def parse_variants(variants: Mapping[str, Any]) -> dict[str, Variant]:
         UserError: an unknown key or plugin, a wrong value, a stated retention.
     """
     given = {name: _variant(name, spec) for name, spec in variants.items()}
+    files: dict[str, str] = {}
+    for name in given:  # models and pictures are filed under names without spaces
+        other = files.setdefault(name.replace(" ", "-").replace("_", "-"), name)
+        if other != name:
+            raise UserError(f"variants {other!r} and {name!r} differ in spaces, '-' or '_' alone; rename one")
     automatic = {name: Variant(compressor={"name": name}) for name in (UNCOMPRESSED, *BASELINES)}
     for name in automatic:
         if name in given and given[name].compressor["name"] != name:

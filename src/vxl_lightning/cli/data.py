@@ -19,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode = commands.add_parser("encode", help=text, description=text)
     encode.add_argument("source", help="folder of video shards")
     encode.add_argument("out", help="folder for the feature shards")
+    encode.add_argument("--encoder", required=True, metavar="NAME", help="an installed encoder ('vxl plugin list')")
     encode.add_argument(
-        "--encoder",
-        required=True,
-        nargs="+",
-        metavar=("NAME", "key=value"),
-        help="an installed encoder, and what to change: fps=1 max_frames=256 device=cuda encoder.batch_frames=8",
+        "overrides",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="what to change: fps=1 max_frames=256 device=cuda encoder.batch_frames=8",
     )
     encode.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
     text = "re-hash and reopen every shard and decode a sample of each"
@@ -72,6 +72,8 @@ def _synth(args: argparse.Namespace) -> int:
         else:
             assert isinstance(settings, ClipConfig)
             made = make_pretraining(settings, args.out, drawing)
+    if not made:
+        print("nothing was made: train, val and test are all 0")
     for split, counts in made.items():
         print(f"{args.out}: {split}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
     return 0
@@ -83,7 +85,7 @@ def _encode(args: argparse.Namespace) -> int:
     from vxl_lightning import config
     from vxl_lightning.data.encode import EncodeConfig, encode_shards
 
-    settings = config.load(EncodeConfig, [], [f"encoder={args.encoder[0]}", *args.encoder[1:]])
+    settings = config.load(EncodeConfig, [], [f"encoder={args.encoder}", *args.overrides])
     if args.print_config:
         print(config.to_yaml(settings), end="")
         return 0
@@ -92,7 +94,7 @@ def _encode(args: argparse.Namespace) -> int:
         made = encode_shards(
             args.source, args.out, settings, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    print(f"{args.out}: features of {made.num_samples} videos in {len(made.shards)} shards")
+    print(f"{args.out}: features of {made.num_samples} videos, in {len(made.shards)} shard(s)")
     return 0
 
 
@@ -104,5 +106,5 @@ def _verify(args: argparse.Namespace) -> int:
     problems = [p for _, p in results if p is not None]
     if problems:
         raise UserError(f"{len(problems)} of {len(results)} shards are damaged: " + "; ".join(problems))
-    print(f"{args.folder}: {len(results)} shards are as their manifest says")
+    print(f"{args.folder}: {len(results)} shard(s), all as their manifest says")
     return 0

@@ -16,7 +16,7 @@ from vxl_lightning.data.synth.clips import Variety, cut_clip
 from vxl_lightning.data.synth.footage import Footage, Split
 from vxl_lightning.data.synth.questions import MAX_NEEDLES, Ask, annotate, ask, place_needles
 from vxl_lightning.data.synth.shapes import COLOURS, draw_needle
-from vxl_lightning.data.synth.writing import Progress, generator_for, write_clips
+from vxl_lightning.data.synth.writing import Progress, check_counts, generator_for, write_clips
 
 # Clip i follows PLAN[i % 9]: how many needles, and which of the two questions about all of them is asked. So every
 # count is the answer equally often.
@@ -52,6 +52,9 @@ class NeedleConfig:
     """Threads; the videos do not depend on it."""
 
     def __post_init__(self) -> None:
+        check_counts(self.train, self.val, self.test)
+        if self.group_frames < 1:
+            raise ValueError(f"group_frames={self.group_frames} must be at least 1; 4 is usual")
         groups = self.num_frames // self.group_frames
         if self.num_frames % self.group_frames or groups < MAX_NEEDLES:
             raise ValueError(

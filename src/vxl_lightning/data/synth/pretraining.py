@@ -8,7 +8,7 @@ from torch import Tensor
 from vxl_lightning.data.schema import Sample, Turn
 from vxl_lightning.data.synth.clips import Variety, cut_clip
 from vxl_lightning.data.synth.footage import Footage, Split
-from vxl_lightning.data.synth.writing import Progress, generator_for, write_clips
+from vxl_lightning.data.synth.writing import Progress, check_counts, generator_for, write_clips
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,7 @@ class ClipConfig:
     """Threads; the videos do not depend on it."""
 
     def __post_init__(self) -> None:
+        check_counts(self.train, self.val, self.test)
         if self.size < 2 or self.size % 2 or self.num_frames < 1:
             raise ValueError(f"size={self.size} must be even and num_frames={self.num_frames} at least 1")
 

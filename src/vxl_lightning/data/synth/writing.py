@@ -19,6 +19,17 @@ Progress = Callable[[int, int], None]
 _T = TypeVar("_T")
 
 
+def check_counts(train: int, val: int, test: int) -> None:
+    """Clips of the splits.
+
+    Raises:
+        ValueError: a negative number.
+    """
+    for name, count in {"train": train, "val": val, "test": test}.items():
+        if count < 0:
+            raise ValueError(f"{name}={count} must be at least 0, the clips of that split")
+
+
 def generator_for(*parts: object) -> torch.Generator:
     """A generator of its own for every clip, so that any clip can be made without those before it."""
     digest = hashlib.sha256("/".join(str(p) for p in parts).encode()).digest()
