@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
     info = probe(args.video)
     fps = args.fps if args.fps is not None else loaded.fps or 2.0
     if fps > info.fps > 0:
-        print(f"--fps: the video has {info.fps:g} frames a second, all of which are looked at", file=sys.stderr)
+        print(f"the video has {info.fps:g} frames a second, not {fps:g}: all of them are looked at", file=sys.stderr)
         fps = info.fps
     times = sample_times(info.duration, fps, args.max_frames)
     spent = {"decode": 0.0, "encode": 0.0}
