@@ -56,6 +56,12 @@ def test_random_names_what_fits_when_a_last_frame_could_not_fill_its_group() -> 
         RandomTokens(RandomTokens.Config(retention=0.5), dim=2).num_tokens(8, 4, 4)
 
 
+def test_a_retention_of_less_than_a_token_is_refused_with_the_least_that_keeps_one() -> None:
+    with pytest.raises(ValueError, match=r"retention=0.001 of 64 cells is 0.064 tokens; .* is 0.015625"):
+        RandomTokens(RandomTokens.Config(retention=0.001), dim=2).num_tokens(8, 4, 4)
+    assert RandomTokens(RandomTokens.Config(retention=1 / 64), dim=2).num_tokens(8, 4, 4) == 2
+
+
 def test_uniform_takes_the_middle_frame_of_each_stretch() -> None:
     tokens = UniformFrames(UniformFrames.Config(retention=1 / 4), dim=2)(grid())
     assert (tokens.source[0, :, 0, 0] >= 0).nonzero().flatten().tolist() == [2, 6]

@@ -17,8 +17,8 @@ from vxl_lightning.models.alignment import (
     word_embeddings,
     word_reach,
 )
-from vxl_lightning.models.packing import Segment, pack, trie
-from vxl_lightning.models.prefix import Projected, PromptConfig
+from vxl_lightning.models.packing import Segment, pack, side_by_side, trie
+from vxl_lightning.models.prefix import Projected, PromptConfig, shortened
 from vxl_lightning.models.projector import Projector
 from vxl_lightning.models.time_text import RELEASED, TimeText
 from vxl_lightning.models.video_lm import VideoLM
@@ -64,6 +64,24 @@ def test_packed_questions_equal_questions_alone(language_model):
             model.log_likelihood(pack(model._trees(projected, [[p], []], False)[:1], model.embedding)) for p in pairs
         ]
     assert torch.allclose(together[: sum(map(len, alone))], torch.cat(alone), atol=1e-5)
+
+
+def test_videos_side_by_side_in_one_row_read_what_each_reads_alone(language_model):
+    model = make(language_model)
+    with torch.no_grad():
+        trees = model._trees(model.project(grid(3)), [[(q, "disk")] for q in QUESTIONS], False)
+        rows = side_by_side(trees)
+        assert len(rows) == 1 and len(rows[0]) == sum(map(len, trees))
+        row = model.log_likelihood(pack(rows, model.embedding))
+        alone = torch.cat([model.log_likelihood(pack([tree], model.embedding)) for tree in trees])
+    assert torch.allclose(row, alone, atol=1e-5)
+
+
+def test_a_row_is_begun_where_the_next_tree_does_not_fit():
+    trees = [[Segment(torch.zeros(n, 2), -1), Segment(torch.zeros(1, 2), 0)] for n in (3, 3, 20, 1, 4)]
+    rows = side_by_side(trees, limit=10)
+    assert [[len(s.content) for s in row] for row in rows] == [[3, 1, 3, 1], [20, 1], [1, 1, 4, 1]]
+    assert [s.parent for s in rows[0]] == [-1, 0, -1, 2]
 
 
 def test_packed_equals_the_language_model_on_the_plain_sequence(language_model):
@@ -281,6 +299,32 @@ def test_spoken_is_aligned_and_repeats(language_model):
     assert loss < swapped
     alone = spoken(model, samples[1:], grid(1).times, 3)
     assert torch.equal(alone.features, told.features[6:])
+
+
+def test_what_is_shorter_than_the_silence_is_silent_and_the_rest_loses_it():
+    x = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]], requires_grad=True)
+    left = shortened(x, 1.0)
+    assert torch.allclose(left, torch.tensor([[2.4, 3.2], [0.0, 0.0], [0.0, 0.0]]))
+    left.sum().backward()
+    assert x.grad.isfinite().all()
+    assert shortened(x, 0.0) is x
+    with pytest.raises(ValueError, match="silence=-1"):
+        PromptConfig(silence=-1)
+
+
+def test_silence_is_kept_from_the_prefix_and_not_from_the_projection(language_model):
+    loud, quiet = make(language_model), make(language_model, silence=0.1)
+    length = language_model.get_input_embeddings().weight.norm(dim=1).mean()
+    with torch.no_grad():
+        heard, hushed = loud.project(grid(1)), quiet.project(grid(1))
+        assert torch.equal(heard.features, hushed.features)
+        prefix = quiet.prefix(hushed, 0)
+        want = shortened(heard.features, 0.1 * float(length))
+    assert torch.allclose(prefix.embeds[prefix.place], want[prefix.token], atol=1e-6)
+    samples = [tiny_lm.sample(0, 5.0, "blue", "star")]
+    told = spoken(quiet, samples, grid(1).times, 3)  # words are told as they are to be read
+    prefix = quiet.prefix(told, 0)
+    assert torch.equal(prefix.embeds[prefix.place], told.features)
 
 
 def test_more_than_the_context_holds_is_refused(language_model, monkeypatch):

@@ -249,8 +249,18 @@ def _join(a: VideoGrid, b: VideoGrid) -> VideoGrid:
 
 
 def budget_tokens(cells: int, retention: float) -> int:
-    """Tokens that ``retention`` of ``cells`` comes to: rounded half up, at least one."""
-    return max(1, int(cells * retention + 0.5))
+    """Tokens that ``retention`` of ``cells`` comes to, rounded half up.
+
+    Raises:
+        ValueError: it comes to none; the least that can be kept is named.
+    """
+    count = int(cells * retention + 0.5)
+    if count < 1:
+        raise ValueError(
+            f"retention={retention:.6g} of {cells} cells is {cells * retention:.3g} tokens; the least that keeps "
+            f"one is {1 / cells:.6g}, or compress more frames together (frames_per_group)"
+        )
+    return count
 
 
 def blocks(cells: int, retention: float, height: int, width: int) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vxl_lightning.compressors.base import Compressor, budget_tokens
+from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.tokens import VideoGrid, VideoTokens
 
 
@@ -19,7 +19,10 @@ class UniformFrames(Compressor):
     origin = "Baseline; written here from scratch"
 
     def num_tokens(self, num_frames: int, height: int, width: int) -> int:
-        return budget_tokens(num_frames, self.config.retention) * height * width
+        return self._kept(num_frames) * height * width
+
+    def _kept(self, frames: int) -> int:
+        return max(1, int(frames * self.config.retention + 0.5))  # a video of a few frames is not lost
 
     def compress(self, grid: VideoGrid, query: Tensor | None) -> VideoTokens:
         b, t, h, w, d = grid.shape
@@ -27,7 +30,7 @@ class UniformFrames(Compressor):
         source = torch.full((b, t, h, w), -1, dtype=torch.long, device=device)
         parts = []
         for video, frames in enumerate(grid.num_frames.tolist()):
-            count = budget_tokens(frames, self.config.retention)
+            count = self._kept(frames)
             kept = (2 * torch.arange(count, device=device) + 1) * frames // (2 * count)
             source[video, kept] = torch.arange(count * h * w, device=device).view(count, h, w)
             parts.append(grid.features[video, kept].reshape(-1, d))

@@ -1,5 +1,6 @@
 """What precedes a question: the chat's head, then time text and visual tokens in turn."""
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -28,6 +29,10 @@ class PromptConfig:
     """Frames that share one time text."""
     system: str = ""
     """System message."""
+    silence: float = 0.0
+    """Length that visual tokens lose before they are read, in mean lengths of the language model's embeddings; shorter
+    ones fall silent. Tokens aligned in few steps murmur a little of every word, and a language model takes it for words.
+    A silent token has no gradient: for tuning by answers from scratch leave it at 0."""
     select: int = 0
     """What the selector may keep of a video: groups (level frame) or tokens (level token); 0 keeps all."""
 
@@ -38,6 +43,8 @@ class PromptConfig:
             raise ValueError(
                 f"frames_per_time={self.frames_per_time} must be at least 1 and select={self.select} at least 0"
             )
+        if not (math.isfinite(self.silence) and self.silence >= 0):
+            raise ValueError(f"silence={self.silence} must be a finite number, at least 0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,11 +55,13 @@ class Projected:
         tokens: what the compressor gave.
         features: ``[N, hidden]``, the same tokens projected.
         times: ``[B, T]`` seconds of the source frames.
+        silence: length that the features lose when they are laid out, in their own units.
     """
 
     tokens: VideoTokens
     features: Tensor
     times: Tensor
+    silence: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,7 +152,7 @@ class Layout:
         self, projected: Projected, video: int, embedding: nn.Module, keep: Tensor | None, selection: Selection | None
     ) -> Prefix:
         begin, end = projected.tokens.offsets[video : video + 2].tolist()
-        features = projected.features[begin:end]
+        features = shortened(projected.features[begin:end], projected.silence)
         _, counts, text = self._groups(projected, video)
         kept = torch.ones(end - begin, dtype=torch.bool) if keep is None else keep.cpu()
         ids: list[int] = list(self.chat.head)
@@ -163,6 +172,19 @@ class Layout:
         where = torch.tensor(place, dtype=torch.long, device=features.device)
         embeds: Tensor = embedding(torch.tensor(ids, device=features.device))
         return Prefix(embeds.index_copy(0, where, features[token].to(embeds.dtype)), where, token, selection)
+
+
+def shortened(features: Tensor, by: float) -> Tensor:
+    """``[N, D]`` vectors made shorter by a length, those not as long made zero: x * max(0, 1 - by / |x|).
+
+    The proximal operator of the group lasso (Yuan & Lin 2006): what is left of an estimate under the belief that most
+    tokens say nothing.
+    """
+    if by == 0:
+        return features
+    length = features.float().norm(dim=-1, keepdim=True).clamp(min=1e-6)
+    left: Tensor = features * (1 - by / length).clamp(min=0).to(features.dtype)
+    return left
 
 
 def stretches(position: Tensor, frames: int) -> Tensor:

@@ -1,6 +1,7 @@
 """A video language model: grid -> compressor -> projector -> time text -> selector -> any causal language model."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.errors import UserError
 from vxl_lightning.models import answering
 from vxl_lightning.models.answering import Answer
-from vxl_lightning.models.packing import Packed, Segment, pack, trie
+from vxl_lightning.models.packing import Packed, Segment, pack, side_by_side, trie
 from vxl_lightning.models.prefix import Layout, Prefix, Projected, PromptConfig
 from vxl_lightning.selectors.base import Selector
 from vxl_lightning.tokens import VideoGrid
@@ -89,7 +90,15 @@ class VideoLM(nn.Module):
             query = self.embedding(self.ids(self.tokenizer.encode(question, add_special_tokens=False)))
             query = query.expand(grid.shape[0], *query.shape)
         tokens = self.compressor(grid, query)
-        return Projected(tokens, self.projector(tokens.features), grid.times)
+        return Projected(tokens, self.projector(tokens.features), grid.times, self._silence)
+
+    @cached_property
+    def _silence(self) -> float:
+        """What `PromptConfig.silence` is in units of the language model's embeddings, which nothing trains."""
+        if self.prompt.silence == 0:
+            return 0.0
+        table = next(self.embedding.parameters()).detach()
+        return self.prompt.silence * float(table.float().norm(dim=1).mean())
 
     def prefix(self, projected: Projected, video: int, question: str | None = None) -> Prefix:
         """What precedes a question: all tokens of a video, or what the selector keeps for this question."""
@@ -143,7 +152,8 @@ class VideoLM(nn.Module):
             questions: for every video its (question, answer) pairs, packed after one prefix.
             dialogue: each question also reads the exchanges before it; by default it stands alone.
         """
-        return -self.log_likelihood(pack(self._trees(projected, questions, dialogue), self.embedding)).mean()
+        trees = side_by_side(self._trees(projected, questions, dialogue))
+        return -self.log_likelihood(pack(trees, self.embedding)).mean()
 
     def _trees(
         self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool
