@@ -31,7 +31,7 @@ class PromptConfig:
     """System message."""
     silence: float = 0.0
     """Length that visual tokens lose before they are read, in mean lengths of the language model's embeddings; shorter
-    ones fall silent. Tokens aligned in few steps murmur a little of every word, and a language model takes it for words.
+    ones fall silent. Tokens aligned in few steps murmur a little of every word, which a language model takes for words.
     A silent token has no gradient: for tuning by answers from scratch leave it at 0."""
     select: int = 0
     """What the selector may keep of a video: groups (level frame) or tokens (level token); 0 keeps all."""
