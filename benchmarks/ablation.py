@@ -4,6 +4,7 @@
     python benchmarks/ablation.py seeds runs/demo/seeds -- vxl ablate conf/demo/seeds.yaml
 
 Memory is the largest sum of the proportional set sizes of the command and everything it started, sampled each second.
+A shared machine is not always equally fast: the speed of a matrix product before and after says what a second is worth.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from typing import Any
 
 import psutil
 import pyarrow.parquet as pq
+import torch
 from _record import record
 
 TABLES = ("results", "comparisons", "timings")
@@ -46,6 +48,15 @@ class Memory(threading.Thread):
                 self.peak, self.processes = sum(sizes), len(sizes)
 
 
+def speed(size: int = 2048, seconds: float = 2.0) -> float:
+    """GFLOP/s of a float32 matrix product with all threads."""
+    a, count, start = torch.randn(size, size), 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        a @ a
+        count += 1
+    return round(count * 2 * size**3 / (time.perf_counter() - start) / 1e9, 1)
+
+
 def rows(path: Path) -> list[dict[str, Any]]:
     """A table as JSON has it: no NaN."""
     return [
@@ -60,6 +71,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder that the ablation writes")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     args = parser.parse_args()
+    before = speed()
     start = time.monotonic()
     process = subprocess.Popen(args.command)
     memory = Memory(process.pid)
@@ -74,6 +86,7 @@ def main() -> None:
     took = {
         "command": " ".join(args.command), "wall_s": round(seconds, 1), "user_s": round(used.ru_utime, 1),
         "peak_pss_mib": round(memory.peak / 2**20), "processes_at_peak": memory.processes,
+        "matmul_gflops": [before, speed()],
     }  # fmt: skip
     print(json.dumps(took))
     tables = {name: rows(args.out / f"{name}.parquet") for name in TABLES}
