@@ -17,7 +17,7 @@ from vxl_lightning.models.alignment import (
     word_embeddings,
     word_reach,
 )
-from vxl_lightning.models.packing import Segment, pack, side_by_side, trie
+from vxl_lightning.models.packing import Segment, pack, trie
 from vxl_lightning.models.prefix import Projected, PromptConfig, shortened
 from vxl_lightning.models.projector import Projector
 from vxl_lightning.models.time_text import RELEASED, TimeText
@@ -64,24 +64,6 @@ def test_packed_questions_equal_questions_alone(language_model):
             model.log_likelihood(pack(model._trees(projected, [[p], []], False)[:1], model.embedding)) for p in pairs
         ]
     assert torch.allclose(together[: sum(map(len, alone))], torch.cat(alone), atol=1e-5)
-
-
-def test_videos_side_by_side_in_one_row_read_what_each_reads_alone(language_model):
-    model = make(language_model)
-    with torch.no_grad():
-        trees = model._trees(model.project(grid(3)), [[(q, "disk")] for q in QUESTIONS], False)
-        rows = side_by_side(trees)
-        assert len(rows) == 1 and len(rows[0]) == sum(map(len, trees))
-        row = model.log_likelihood(pack(rows, model.embedding))
-        alone = torch.cat([model.log_likelihood(pack([tree], model.embedding)) for tree in trees])
-    assert torch.allclose(row, alone, atol=1e-5)
-
-
-def test_a_row_is_begun_where_the_next_tree_does_not_fit():
-    trees = [[Segment(torch.zeros(n, 2), -1), Segment(torch.zeros(1, 2), 0)] for n in (3, 3, 20, 1, 4)]
-    rows = side_by_side(trees, limit=10)
-    assert [[len(s.content) for s in row] for row in rows] == [[3, 1, 3, 1], [20, 1], [1, 1, 4, 1]]
-    assert [s.parent for s in rows[0]] == [-1, 0, -1, 2]
 
 
 def test_packed_equals_the_language_model_on_the_plain_sequence(language_model):

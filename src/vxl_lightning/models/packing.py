@@ -6,7 +6,7 @@ branch, every branch reads exactly what it would read in a sequence of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -100,24 +100,6 @@ def pack(trees: Sequence[Sequence[Segment]], embedding: torch.nn.Module) -> Pack
         segment=torch.tensor(segments, dtype=torch.long, device=device),
         last=lasts,
     )
-
-
-def side_by_side(trees: Sequence[Sequence[Segment]], limit: int = 1024) -> list[list[Segment]]:
-    """Trees one after another in rows of at most ``limit`` tokens: hardly any padding, and no tree sees another.
-
-    A longer tree has a row of its own. Short rows cost nothing: the mask grows with the square of a row's length.
-    """
-    rows: list[list[Segment]] = []
-    room = 0
-    for tree in trees:
-        size = sum(len(segment.content) for segment in tree)
-        if size > room:
-            rows.append([])
-            room = max(limit, size)
-        row, root = rows[-1], len(rows[-1])
-        row.extend(s if s.parent < 0 else replace(s, parent=s.parent + root) for s in tree)
-        room -= size
-    return rows
 
 
 def _ancestry(tree: Sequence[Segment]) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,7 @@ from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.errors import UserError
 from vxl_lightning.models import answering
 from vxl_lightning.models.answering import Answer
-from vxl_lightning.models.packing import Packed, Segment, pack, side_by_side, trie
+from vxl_lightning.models.packing import Packed, Segment, pack, trie
 from vxl_lightning.models.prefix import Layout, Prefix, Projected, PromptConfig
 from vxl_lightning.selectors.base import Selector
 from vxl_lightning.tokens import VideoGrid
@@ -152,8 +152,7 @@ class VideoLM(nn.Module):
             questions: for every video its (question, answer) pairs, packed after one prefix.
             dialogue: each question also reads the exchanges before it; by default it stands alone.
         """
-        trees = side_by_side(self._trees(projected, questions, dialogue))
-        return -self.log_likelihood(pack(trees, self.embedding)).mean()
+        return -self.log_likelihood(pack(self._trees(projected, questions, dialogue), self.embedding)).mean()
 
     def _trees(
         self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool
