@@ -1,11 +1,13 @@
 """Running steps in the order of their needs: here, in worker processes, or on Ray; the same function."""
 
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -125,10 +127,27 @@ def _pool(engine: str, workers: int, threads: int) -> Iterator[Submit]:
         with _ray(workers, threads) as submit:
             yield submit
         return
-    # Spawned, not forked: a fork would inherit the thread pools of torch in whatever state they are.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_limit_threads, initargs=(threads,))
-    with pool:
+    with _processes(workers, threads) as pool:
         yield lambda step, context: pool.submit(_run_elsewhere, step, context)
+
+
+def _processes(workers: int, threads: int) -> ProcessPoolExecutor:
+    # Spawned, not forked: a fork would inherit the thread pools of torch in whatever state they are.
+    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(threads,))
+
+
+def _begin(threads: int) -> None:
+    """A worker's first call."""
+    _limit_threads(threads)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on unseen, and hold the lock of a step that is asked for again."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextmanager
