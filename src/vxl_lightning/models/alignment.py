@@ -48,7 +48,7 @@ def events(sample: Sample) -> list[Event]:
     if not isinstance(needles, list):
         raise UserError(
             f"sample {sample.id!r} has no list 'needles': alignment needs words with times; "
-            "set align_steps=0 and align_weight=0"
+            "train with objective=answer, align_weight=0 and from_words=0 (in an ablation: align.batch_size=0)"
         )
     return [Event(float(n["time"]), (str(n["colour"]), str(n["shape"]))) for n in needles]
 
