@@ -1,0 +1,7 @@
+"""Pruning recipes: raw videos and annotations in, verified shards out, a reason for every sample.
+
+Every stage reads tables and writes a table; only `write` touches tar files. The road, in order:
+
+    annotations -> probe -> conversation, frames -> duplicates, contamination, redundancy -> necessity
+        -> decide -> select -> plan -> write
+"""
