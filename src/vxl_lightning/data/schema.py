@@ -110,14 +110,28 @@ def read_annotations(path: str | Path) -> Iterator[Sample]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such annotation file; give a JSON list or JSONL file of LLaVA records")
+    empty = True
+    for where, record in read_records(path):
+        empty = False
+        if isinstance(record, UserError):
+            raise record
+        yield Sample.from_record(record, where)
+    if empty:
+        raise UserError(f"{path}: holds no record; a JSON list or JSONL file of LLaVA records is expected")
+
+
+def read_records(path: Path) -> Iterator[tuple[str, object]]:
+    """Stream what JSON says, unchecked, each with its file and number; memory holds one record at a time.
+
+    A line of a JSONL file that is not JSON is given as the `UserError` it is worth, so that whoever wants to may set
+    it aside and read on.
+
+    Raises:
+        UserError: the file is not UTF-8, or its list is broken, after which nothing more can be read.
+    """
     try:
         with path.open(encoding="utf-8-sig") as handle:
-            empty = True
-            for where, record in _records(path, handle):
-                empty = False
-                yield Sample.from_record(record, where)
-            if empty:
-                raise UserError(f"{path}: holds no record; a JSON list or JSONL file of LLaVA records is expected")
+            yield from _records(path, handle)
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from None
 
@@ -137,13 +151,15 @@ def _records(path: Path, handle: TextIO) -> Iterator[tuple[str, object]]:
     handle.seek(0)
     for number, line in enumerate(handle, 1):
         if line.strip():
+            where = f"{path}, line {number}"
             try:
-                yield f"{path}, line {number}", json.loads(line)
+                record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}, line {number}: not JSON ({error.msg} at column {error.colno}); "
-                    "a JSON list or one record a line is expected"
-                ) from None
+                reason = f"{error.msg} at column {error.colno}"
+                record = UserError(f"{where}: not JSON ({reason}); a JSON list or one record a line is expected")
+            except RecursionError:
+                record = UserError(f"{where}: nested too deeply to be a record; remove it")
+            yield where, record
 
 
 def _list_records(path: Path, handle: TextIO, text: str) -> Iterator[tuple[str, object]]:
