@@ -16,7 +16,8 @@ from tests.data.conftest import ENCODING, make_sample, write_features
 from vxl_lightning.data.decoding import write_video
 from vxl_lightning.data.manifest import NAME, Manifest, safe_key
 from vxl_lightning.data.schema import Sample, Turn, write_annotations
-from vxl_lightning.data.shards import ShardReader, ShardWriter, pack_videos
+from vxl_lightning.data.packing import pack_videos
+from vxl_lightning.data.shards import ShardReader, ShardWriter
 from vxl_lightning.data.verify import verify
 from vxl_lightning.errors import UserError
 

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vxl_lightning.data.frame_index import unpacked
+
 Backend = Literal["torchcodec", "pyav"]
 # A time asked for as k / fps may fall a rounding error before the frame that starts there.
 _ROUNDING = 1e-6
@@ -70,21 +72,30 @@ def default_backend() -> Backend:
     return "pyav" if torchcodec_problem() else "torchcodec"
 
 
-def open_reader(source: Path | bytes, size: tuple[int, int] | None, backend: Backend) -> Reader:
-    """Open a video for frames of ``size`` (h, w), its own size if None; raises whatever the library raises."""
-    return TorchcodecReader(source, size) if backend == "torchcodec" else PyavReader(source, size)
+def open_reader(
+    source: Path | bytes, size: tuple[int, int] | None, backend: Backend, index: bytes | None = None
+) -> Reader:
+    """Open a video for frames of ``size`` (h, w), its own size if None; raises whatever the library raises.
+
+    With the video's `frame_index`, torchcodec does not scan it first; PyAV does all the same.
+    """
+    return TorchcodecReader(source, size, index) if backend == "torchcodec" else PyavReader(source, size)
 
 
 class TorchcodecReader(Reader):
     """One FFmpeg thread; many videos at once use the cores better than many threads on one video."""
 
-    def __init__(self, source: Path | bytes, size: tuple[int, int] | None) -> None:
+    def __init__(self, source: Path | bytes, size: tuple[int, int] | None, index: bytes | None = None) -> None:
         from torchcodec.decoders import VideoDecoder
         from torchcodec.transforms import Resize
 
         try:
             self._decoder: Any = VideoDecoder(
-                source, num_ffmpeg_threads=1, seek_mode="exact", transforms=[Resize(size)] if size else None
+                source,
+                num_ffmpeg_threads=1,
+                seek_mode="exact",
+                transforms=[Resize(size)] if size else None,
+                custom_frame_mappings=None if index is None else unpacked(index),
             )
         except ValueError as error:
             if "video stream" in str(error):

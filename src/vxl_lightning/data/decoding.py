@@ -27,6 +27,8 @@ from vxl_lightning.data.backends import (
     write_torchcodec,
 )
 from vxl_lightning.data.files import published
+from vxl_lightning.data.media import IndexedVideo, Media, Stills, frame_files, kind_of
+from vxl_lightning.data.stills import StillsReader
 from vxl_lightning.errors import UserError
 
 __all__ = ["DecodeError", "Limits", "VideoInfo", "probe", "stream_frames", "write_video"]
@@ -89,19 +91,28 @@ class _Clock:
 
 
 def _open(
-    source: str | Path | bytes, size: tuple[int, int] | None, limits: Limits, backend: Backend | None, name: str | None
+    source: str | Media, size: tuple[int, int] | None, limits: Limits, backend: Backend | None, name: str | None
 ) -> tuple[Reader, _Clock, str]:
-    name = name or ("video bytes" if isinstance(source, bytes) else str(source))
-    if not isinstance(source, bytes):
-        source = Path(source)
-        if not source.exists():
-            raise DecodeError(f"{name}: no such video file; check the path and the folder it is relative to")
-        if not source.is_file():
-            raise DecodeError(f"{name}: not a regular file; give the path of a video file")
+    media, index = (source.video, source.index) if isinstance(source, IndexedVideo) else (source, None)
+    if isinstance(media, str | Path):
+        media = _at(Path(media), name or str(media))
+    if isinstance(media, Stills):
+        stills = media
+        name = name or "images"
+
+        def open_it() -> Reader:
+            return StillsReader(stills, size, limits.max_pixels)
+
+    else:
+        video = media
+        name = name or (str(video) if isinstance(video, Path) else "video bytes")
+
+        def open_it() -> Reader:
+            return open_reader(video, size, backend or default_backend(), index)
+
     clock = _Clock(limits.timeout, name)
-    chosen = backend or default_backend()
     try:
-        reader = clock.run(lambda: open_reader(source, size, chosen))
+        reader = clock.run(open_it)
     except NoVideo:
         raise DecodeError(f"{name}: has no video stream; give a file that holds video, or drop the record") from None
     except DecodeError:
@@ -132,6 +143,18 @@ def _open(
     return reader, clock, name
 
 
+def _at(path: Path, name: str) -> Path | Stills:
+    """A path as what lies there: a video file, or the images that a file or folder is."""
+    if not path.exists():
+        raise DecodeError(f"{name}: no such video file; check the path and the folder it is relative to")
+    kind = kind_of(path)
+    if kind == "frames":
+        return Stills(tuple(frame_files(path)))
+    if not path.is_file():
+        raise DecodeError(f"{name}: not a regular file; give the path of a video file")
+    return Stills((path,)) if kind == "image" else path
+
+
 def _damaged(name: str, error: Exception) -> DecodeError:
     # torchcodec prefixes the place in its C++ source; what FFmpeg says comes last.
     reason = " ".join(str(error).split()).rsplit(".cpp:", 1)[-1].split(", ", 1)[-1]
@@ -139,7 +162,7 @@ def _damaged(name: str, error: Exception) -> DecodeError:
 
 
 def probe(
-    source: str | Path | bytes,
+    source: str | Media,
     *,
     limits: Limits = DEFAULT_LIMITS,
     backend: Backend | None = None,
@@ -148,7 +171,7 @@ def probe(
     """Length, rate and size of a video, counted from its packets; no frame is decoded.
 
     Args:
-        source: path, or the bytes of a file.
+        source: path of a video, an image or a folder of frames; or the content of one (`data.media.Media`).
         limits: what the video may cost.
         backend: torchcodec or pyav; by default torchcodec where it loads.
         name: what errors call it; the path by default.
@@ -162,7 +185,7 @@ def probe(
 
 
 def stream_frames(
-    source: str | Path | bytes,
+    source: str | Media,
     times: Sequence[float],
     size: tuple[int, int] | None = None,
     chunk: int = 32,
@@ -174,7 +197,7 @@ def stream_frames(
     """Decode the frames on screen at ``times``, a chunk at a time.
 
     Args:
-        source: path, or the bytes of a file.
+        source: path of a video, an image or a folder of frames; or the content of one (`data.media.Media`).
         times: ascending seconds from the video's first frame.
         size: (h, w) in pixels to resize to while decoding; None keeps the video's own.
         chunk: most frames held at once.

@@ -33,6 +33,8 @@ class EncodeConfig:
     """Where the encoder runs."""
     decode_timeout: float = 600.0
     """Seconds that decoding one video may take."""
+    media_root: str = ""
+    """Folder that media kept by reference are relative to; needed where the shards refer to such."""
 
 
 def encode_shards(
@@ -41,7 +43,7 @@ def encode_shards(
     config: EncodeConfig,
     progress: Callable[[int, int], None] | None = None,
 ) -> Manifest:
-    """Cache an encoder's features of every video of a dataset.
+    """Cache an encoder's features of every video of a dataset; its samples are carried along.
 
     Memory holds the features of one video and two chunks of its frames.
 
@@ -54,7 +56,7 @@ def encode_shards(
     Raises:
         UserError: ``source`` holds no videos, ``out`` holds a dataset, or a video cannot be decoded.
     """
-    reader = ShardReader(source)
+    reader = ShardReader(source, config.media_root or None)
     if reader.manifest.kind != "video":
         raise UserError(f"{source}: holds {reader.manifest.kind}, not videos; name the folder of the video shards")
     model: Encoder = registry.build("encoder", config.encoder).eval().to(config.device)
@@ -66,29 +68,31 @@ def encode_shards(
         pending = ahead.submit(next, pieces, None)
         while (piece := pending.result()) is not None:
             pending = ahead.submit(next, pieces, None)
-            index, frames, times, last = piece
+            number, frames, times, last = piece
             given = model(frames.to(config.device))
             importance = None if given.importance is None else given.importance.cpu()
             encoded.append((given.features.to(torch.bfloat16).cpu(), times, importance))
             if last:
                 features, when = torch.cat([e[0] for e in encoded]), torch.cat([e[1] for e in encoded])
                 mass = [e[2] for e in encoded if e[2] is not None]
-                writer.add_features(reader.sample(index), features, when, torch.cat(mass) if mass else None)
+                samples = [reader.sample(i) for i in reader.samples_of(number)]
+                key = reader.key(reader.samples_of(number)[0])
+                writer.add_features(samples, features, when, torch.cat(mass) if mass else None, key)
                 encoded.clear()
                 if progress is not None:
-                    progress(index + 1, len(reader))
+                    progress(number + 1, reader.num_media)
     return Manifest.load(Path(out))[0]
 
 
 def _pieces(reader: ShardReader, model: Encoder, config: EncodeConfig) -> Iterator[tuple[int, Tensor, Tensor, bool]]:
-    """(video, frames, times, whether these are its last frames) over all videos."""
+    """(media, frames, times, whether these are its last frames) over all media."""
     limits = Limits(timeout=config.decode_timeout)
-    for index in range(len(reader)):
-        data, name = reader.video(index), reader.where(index)
-        times = sample_times(probe(data, limits=limits, name=name).duration, config.fps, config.max_frames)
+    for number in range(reader.num_media):
+        media, name = reader.media(number), reader.where_media(number)
+        times = sample_times(probe(media, limits=limits, name=name).duration, config.fps, config.max_frames)
         left = len(times)
         for frames, stamps in stream_frames(
-            data, times, model.frame_size, model.config.batch_frames, limits=limits, name=name
+            media, times, model.frame_size, model.config.batch_frames, limits=limits, name=name
         ):
             left -= len(frames)
-            yield index, frames, stamps, left == 0
+            yield number, frames, stamps, left == 0

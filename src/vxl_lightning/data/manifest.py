@@ -1,36 +1,35 @@
-"""`dataset.json`: what a folder of shards holds, where every member lies, and a hash of each shard.
+"""`dataset.json`: what a folder of shards holds, with a hash of each shard and of each table beside it.
 
-It is published last and at once, so a folder with a manifest is complete and one without is not a dataset.
+Where every member lies stands in one of those tables, `shards.parquet`. `dataset.json` is published last and at once,
+so a folder with one is complete and one without is not a dataset.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-from vxl_lightning.data.files import published
+from vxl_lightning.data.entries import (
+    TABLE,
+    Entry,
+    Kind,
+    Shard,
+    check_shard,
+    read_table,
+    safe_key,
+    write_table,
+)
+from vxl_lightning.data.files import published, sha256_of
 from vxl_lightning.errors import UserError
 
-Kind = Literal["video", "features"]
-FORMAT = "vxl-shards/1"
+__all__ = ["FORMAT", "NAME", "TABLE", "Encoding", "Entry", "Kind", "Manifest", "Shard", "safe_key"]
+
+FORMAT = "vxl-shards/2"
 NAME = "dataset.json"
-MEDIA: dict[str, str] = {"video": "mp4", "features": "safetensors"}
-_KEY = re.compile(r"[A-Za-z0-9_-]{1,160}")
-_SHARD = re.compile(r"shard-[0-9]{6}\.tar")
-
-
-def safe_key(name: str) -> str:
-    """A WebDataset key for a sample's id: the id itself where it is plain, else a readable part and a hash.
-
-    WebDataset splits names at the first dot and a path may hide in an id, so letters, digits, ``_`` and ``-`` pass
-    and nothing else does.
-    """
-    if _KEY.fullmatch(name):
-        return name
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:80].strip("-")
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+_TABLE = re.compile(r"[a-z0-9_]{1,64}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -55,38 +54,49 @@ class Encoding:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One sample of a shard: its key and, by extension, where each member lies: (offset, length) in bytes."""
-
-    key: str
-    members: dict[str, tuple[int, int]]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One tar file."""
-
-    name: str
-    sha256: str
-    size: int
-    samples: tuple[Entry, ...]
-
-
-@dataclass(frozen=True)
 class Manifest:
-    """All shards of a dataset, in order; ``encoding`` for features alone."""
+    """All shards of a dataset, in order.
+
+    Attributes:
+        kind: ``video`` (media of any kind) or ``features``.
+        encoding: how features were made; for features alone.
+        shards: the tars.
+        tables: SHA-256 of every table beside `dataset.json`, by name; `save` adds that of `shards.parquet`.
+        recipe: what a pruned dataset came from, plain JSON; None elsewhere.
+    """
 
     kind: Kind
     encoding: Encoding | None
     shards: tuple[Shard, ...]
+    tables: Mapping[str, str] = field(default_factory=dict)
+    recipe: dict[str, Any] | None = None
 
     @property
     def num_samples(self) -> int:
-        return sum(len(s.samples) for s in self.shards)
+        return sum(s.num_samples for s in self.shards)
+
+    @property
+    def num_media(self) -> int:
+        return sum(len(s.entries) for s in self.shards)
 
     def save(self, root: Path) -> None:
-        """Publish as ``root/dataset.json``; the same content gives the same bytes."""
-        plain = {"format": FORMAT, "num_samples": self.num_samples, **asdict(self)}
+        """Publish as ``root/shards.parquet`` and, last, ``root/dataset.json``; the same content gives the same bytes.
+
+        Raises:
+            UserError: two entries share a key, or an entry's members do not fit together.
+        """
+        self._check(root)
+        write_table(root, self.shards)
+        plain = {
+            "format": FORMAT,
+            "kind": self.kind,
+            "encoding": None if self.encoding is None else asdict(self.encoding),
+            "num_samples": self.num_samples,
+            "num_media": self.num_media,
+            "shards": [{"name": s.name, "sha256": s.sha256, "size": s.size} for s in self.shards],
+            "tables": {**self.tables, TABLE: sha256_of(root / TABLE)},
+            "recipe": self.recipe,
+        }
         with published(root / NAME) as temporary:
             temporary.write_text(json.dumps(plain, sort_keys=True, separators=(",", ":")) + "\n", encoding="utf-8")
 
@@ -95,44 +105,53 @@ class Manifest:
         """The manifest of a folder and its SHA-256.
 
         Raises:
-            UserError: no manifest, another format, or a manifest that was tampered with.
+            UserError: no manifest, another format, or a manifest or `shards.parquet` that was tampered with.
         """
         path = root / NAME
         if not path.is_file():
             raise UserError(f"{root}: not a dataset (no {NAME}); write one with 'vxl data synth' or 'vxl data encode'")
         content = path.read_bytes()
         try:
-            plain = json.loads(content)
-            if plain["format"] != FORMAT:
-                raise UserError(f"{path}: format is {plain['format']!r}, this version reads {FORMAT!r}; write it again")
-            if plain["kind"] not in get_args(Kind):
-                raise UserError(f"{path}: kind is {plain['kind']!r}, allowed are {', '.join(get_args(Kind))}")
-            encoding = plain["encoding"]
-            if encoding is not None:
-                encoding = Encoding(**{**encoding, "grid": tuple(encoding["grid"])})
-            shards = tuple(_shard(path, s, MEDIA[plain["kind"]]) for s in plain["shards"])
-            if not shards:
-                raise UserError(f"{path}: lists no shards, so there is nothing to read; write the dataset again")
+            manifest = cls._parsed(path, json.loads(content))
+            manifest._check(root)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{path}: damaged ({type(error).__name__}: {error}); write the dataset again") from None
-        return cls(plain["kind"], encoding, shards), hashlib.sha256(content).hexdigest()
+        return manifest, hashlib.sha256(content).hexdigest()
 
-
-def _shard(path: Path, plain: dict[str, Any], media: str) -> Shard:
-    if not _SHARD.fullmatch(plain["name"]):
-        raise UserError(
-            f"{path}: shard name {plain['name']!r} is not of the form shard-000000.tar and could leave its folder"
+    @classmethod
+    def _parsed(cls, path: Path, plain: dict[str, Any]) -> "Manifest":
+        if plain["format"] != FORMAT:
+            raise UserError(f"{path}: format is {plain['format']!r}, this version reads {FORMAT!r}; write it again")
+        if plain["kind"] not in get_args(Kind):
+            raise UserError(f"{path}: kind is {plain['kind']!r}, allowed are {', '.join(get_args(Kind))}")
+        encoding = plain["encoding"]
+        if encoding is not None:
+            encoding = Encoding(**{**encoding, "grid": tuple(encoding["grid"])})
+        for name in plain["tables"]:
+            if not _TABLE.fullmatch(name):
+                raise UserError(
+                    f"{path}: table name {name!r} is not of the form name.parquet and could leave its folder"
+                )
+        table = path.with_name(TABLE)
+        if not table.is_file() or sha256_of(table) != plain["tables"][TABLE]:
+            raise UserError(f"{table}: missing or not the one that {NAME} records; copy it again, or write it again")
+        entries = read_table(table)
+        shards = tuple(
+            Shard(str(s["name"]), str(s["sha256"]), int(s["size"]), entries.pop(s["name"], ())) for s in plain["shards"]
         )
-    entries = []
-    for sample in plain["samples"]:
-        key, members = sample["key"], {e: (int(o), int(n)) for e, (o, n) in sample["members"].items()}
-        if not _KEY.fullmatch(key):
-            raise UserError(f"{path}: key {key!r} of {plain['name']} may hold letters, digits, '_' and '-' alone")
-        if set(members) != {"json", media} or any(o < 0 or n < 0 or o + n > plain["size"] for o, n in members.values()):
+        if not shards:
+            raise UserError(f"{path}: lists no shards, so there is nothing to read; write the dataset again")
+        if entries:
             raise UserError(
-                f"{path}: sample {key!r} of {plain['name']} needs a json and a {media} member inside the shard"
+                f"{path}: does not list {next(iter(entries))!r}, which {TABLE} has; write the dataset again"
             )
-        entries.append(Entry(key, members))
-    return Shard(plain["name"], str(plain["sha256"]), int(plain["size"]), tuple(entries))
+        return cls(plain["kind"], encoding, shards, plain["tables"], plain["recipe"])
+
+    def _check(self, root: Path) -> None:
+        keys: set[str] = set()
+        for shard in self.shards:
+            if not shard.entries:
+                raise UserError(f"{root / TABLE}: has no entry of {shard.name}; write the dataset again")
+            check_shard(shard, self.kind, keys, str(root / TABLE))

@@ -1,169 +1,46 @@
-"""Write and read shards: plain WebDataset tars, ``KEY.json`` with ``KEY.mp4`` or ``KEY.safetensors``.
+"""Read shards: WebDataset tars in which an entry holds one media and every sample that shows it.
 
-The same samples give the same bytes. A shard appears under its name only when it is complete and flushed, and
-`dataset.json` last of all. Reading goes by the recorded offsets, so any sample is one ``pread`` away; nothing is
-unpickled.
+Reading goes by the recorded offsets, so any sample is one ``pread`` away; nothing is unpickled.
 """
 
 import bisect
 import itertools
 import json
 import os
-import tarfile
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import safetensors.torch
-import torch
-import webdataset
 from torch import Tensor
 
-from vxl_lightning.data.files import inside, published, sha256_of
-from vxl_lightning.data.manifest import MEDIA, NAME, Encoding, Entry, Kind, Manifest, Shard, safe_key
-from vxl_lightning.data.schema import Sample, read_annotations
+from vxl_lightning.data.entries import FEATURES, INDEX, JSON, REFERENCE
+from vxl_lightning.data.manifest import NAME, Manifest
+from vxl_lightning.data.media import IMAGE_SUFFIXES, IndexedVideo, Media, Stills
+from vxl_lightning.data.references import Reference
+from vxl_lightning.data.schema import Sample
+from vxl_lightning.data.tars import PackedEntry, write_shard
+from vxl_lightning.data.writer import ShardWriter
 from vxl_lightning.errors import UserError
 
-
-class ShardWriter:
-    """Packs samples into shards; use as a context manager, which publishes the manifest at the end.
-
-    Args:
-        root: folder to write; created. A folder that already holds a dataset is refused, one left by an interrupted
-            writer is written over.
-        kind: ``video`` or ``features``.
-        encoding: how features were made.
-        max_bytes: a shard is closed once it is this big.
-        max_samples: a shard is closed once it holds this many samples.
-
-    Raises:
-        UserError: ``root`` holds a dataset, or two samples share an id.
-    """
-
-    def __init__(
-        self,
-        root: str | Path,
-        kind: Kind,
-        encoding: Encoding | None = None,
-        max_bytes: int = 256 << 20,
-        max_samples: int = 4096,
-    ) -> None:
-        self.root = Path(root)
-        if (self.root / NAME).exists():
-            raise UserError(f"{self.root}: already holds a dataset; name another folder or remove it first")
-        if (kind == "features") != (encoding is not None):
-            raise UserError(f"kind={kind!r}: an encoding belongs to features and to features alone")
-        self.root.mkdir(parents=True, exist_ok=True)
-        for stale in itertools.chain(self.root.glob("shard-??????.tar"), self.root.glob(".*.shard-??????.tar")):
-            stale.unlink()
-        self.kind: Kind = kind
-        self.encoding = encoding
-        self._max_bytes = max_bytes
-        self._max_samples = max_samples
-        self._shards: list[Shard] = []
-        self._keys: set[str] = set()
-        self._stack: ExitStack | None = None
-
-    def add_video(self, sample: Sample, video: bytes | Path) -> None:
-        """One sample and the bytes of its mp4, unchanged."""
-        assert self.kind == "video"
-        self._add(sample, "mp4", video if isinstance(video, bytes) else video.read_bytes())
-
-    def add_features(self, sample: Sample, features: Tensor, times: Tensor, importance: Tensor | None = None) -> None:
-        """One sample, its features ``[T,H,W,D]`` (stored as bfloat16), times ``[T]`` and importance ``[T,H,W]``."""
-        assert self.kind == "features"
-        tensors = {
-            "features": features.to(torch.bfloat16).cpu().contiguous(),
-            "times": times.float().cpu().contiguous(),
-        }
-        if importance is not None:
-            tensors["importance"] = importance.to(torch.bfloat16).cpu().contiguous()
-        self._add(sample, "safetensors", safetensors.torch.save(tensors))
-
-    def _add(self, sample: Sample, extension: str, media: bytes) -> None:
-        key = safe_key(sample.id)
-        if key in self._keys:
-            raise UserError(f"{self.root}: two samples have the id {sample.id!r}; ids must be unique")
-        self._keys.add(key)
-        if self._stack is None:
-            self._open()
-        record = json.dumps(sample.to_record(), sort_keys=True, ensure_ascii=False).encode()
-        self._tar.write({"__key__": key, "json": record, extension: media})
-        self._pending.append(key)
-        if self._file.tell() >= self._max_bytes or len(self._pending) >= self._max_samples:
-            self._close()
-
-    def _open(self) -> None:
-        self._stack = ExitStack()
-        self._name = f"shard-{len(self._shards):06d}.tar"
-        self._temporary = self._stack.enter_context(published(self.root / self._name))
-        self._file = self._stack.enter_context(self._temporary.open("wb"))
-        self._tar = self._stack.enter_context(webdataset.TarWriter(self._file, encoder=False, mtime=0))
-        self._pending: list[str] = []
-
-    def _close(self) -> None:
-        assert self._stack is not None
-        self._tar.close()
-        self._file.close()
-        # Read back rather than computed: the offsets are then those a reader of the tar sees.
-        with tarfile.open(self._temporary) as tar:
-            where = {m.name: (m.offset_data, m.size) for m in tar}
-        digest, size = sha256_of(self._temporary), self._temporary.stat().st_size
-        self._stack.close()
-        self._stack = None
-        extensions = sorted({"json", MEDIA[self.kind]})
-        entries = tuple(Entry(k, {e: where[f"{k}.{e}"] for e in extensions}) for k in self._pending)
-        self._shards.append(Shard(self._name, digest, size, entries))
-
-    def finish(self) -> Manifest:
-        """Close the last shard and publish the manifest."""
-        if self._stack is not None:
-            self._close()
-        if not self._shards:
-            raise UserError(f"{self.root}: no sample was given; a dataset needs at least one")
-        manifest = Manifest(self.kind, self.encoding, tuple(self._shards))
-        manifest.save(self.root)
-        return manifest
-
-    def __enter__(self) -> "ShardWriter":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.finish()
-        elif self._stack is not None:
-            self._stack.__exit__(kind, error, trace)
-
-
-def pack_videos(annotations: str | Path, videos: str | Path, out: str | Path) -> Manifest:
-    """Annotations and the folder their video paths are relative to, into video shards; the mp4 bytes are copied.
-
-    Raises:
-        UserError: a wrong record, a video that is missing or outside ``videos``, or a folder that holds a dataset.
-    """
-    with ShardWriter(out, "video") as writer:
-        for sample in read_annotations(annotations):
-            path = inside(Path(videos), sample.video, f"{annotations} (id {sample.id!r})")
-            if not path.is_file():
-                raise UserError(
-                    f"{annotations} (id {sample.id!r}): no video file {path}; check the folder given for videos"
-                )
-            writer.add_video(sample, path)
-    return Manifest.load(Path(out))[0]
+__all__ = ["PackedEntry", "ShardReader", "ShardWriter", "write_shard"]
 
 
 class ShardReader:
-    """Random access to a dataset. Can be pickled, and used by forked processes at once.
+    """Random access to a dataset, by sample or by media. Can be pickled, and used by forked processes at once.
+
+    Samples are counted through the entries in order: those of one media follow one another.
+
+    Args:
+        root: folder of the shards.
+        media_root: folder that media kept by reference are relative to; needed where there are such.
 
     Raises:
         UserError: no dataset, a damaged manifest, or a shard that is missing or of another size.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, media_root: str | Path | None = None) -> None:
         self.root = Path(root)
+        self.media_root = None if media_root is None else Path(media_root)
         self.manifest, self.hash = Manifest.load(self.root)
         for shard in self.manifest.shards:
             path = self.root / shard.name
@@ -172,70 +49,142 @@ class ShardReader:
                     f"{path}: missing or not of the {shard.size} bytes that {NAME} records; "
                     "copy it again, then 'vxl data verify'"
                 )
-        self._starts = [0, *itertools.accumulate(len(s.samples) for s in self.manifest.shards)]
-        self._files: dict[int, int] = {}
+        self._entries = [(s, e) for s in self.manifest.shards for e in s.entries]
+        self._starts = [0, *itertools.accumulate(e.samples for _, e in self._entries)]
+        self._files: dict[str, int] = {}
+        self._records: tuple[int, list[Any]] | None = None
+        """The records of the entry last read: with thousands in one entry, parsing them for each would be quadratic."""
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_files": {}}
+        return {**self.__dict__, "_files": {}, "_records": None}
 
     def __del__(self) -> None:
         for descriptor in getattr(self, "_files", {}).values():
             os.close(descriptor)
 
-    def _locate(self, index: int) -> tuple[int, Entry]:
+    @property
+    def num_media(self) -> int:
+        """Entries: media, each counted once however many samples show it."""
+        return len(self._entries)
+
+    def samples_of(self, number: int) -> range:
+        """The samples that show media ``number``."""
+        return range(self._starts[number], self._starts[number + 1])
+
+    def media_of(self, index: int) -> int:
+        """The number of the media that sample ``index`` shows."""
         if not 0 <= index < len(self):
             raise IndexError(index)
-        number = bisect.bisect_right(self._starts, index) - 1
-        return number, self.manifest.shards[number].samples[index - self._starts[number]]
+        return bisect.bisect_right(self._starts, index) - 1
 
     def key(self, index: int) -> str:
-        """The sample's key."""
-        return self._locate(index)[1].key
+        """The key of the sample's entry; samples of one media share it."""
+        return self._entries[self.media_of(index)][1].key
 
     def where(self, index: int) -> str:
         """Shard and key, as errors name them."""
-        number, entry = self._locate(index)
-        return f"{self.root / self.manifest.shards[number].name}: {entry.key}"
+        return self.where_media(self.media_of(index))
 
-    def _read(self, index: int, extension: Literal["json", "mp4", "safetensors"]) -> bytes:
-        number, entry = self._locate(index)
-        if number not in self._files:
-            self._files[number] = os.open(self.root / self.manifest.shards[number].name, os.O_RDONLY)
-        offset, length = entry.members[extension]
-        data = bytearray()
-        # One pread returns 2 GiB at most.
-        while len(data) < length and (piece := os.pread(self._files[number], length - len(data), offset + len(data))):
-            data += piece
-        if len(data) != length:
-            raise UserError(
-                f"{self.where(index)}: the shard ends early; copy it again, then 'vxl data verify {self.root}'"
-            )
-        return bytes(data)
+    def where_media(self, number: int) -> str:
+        """Shard and key of media ``number``."""
+        shard, entry = self._entries[number]
+        return f"{self.root / shard.name}: {entry.key}"
 
     def sample(self, index: int) -> Sample:
         """The annotation."""
-        where = self.where(index)
+        number = self.media_of(index)
+        where = self.where_media(number)
+        if self._records is None or self._records[0] != number:
+            self._records = (number, self._parse(number, where))
+        # Read once: another thread may have put another entry there.
+        held, records = self._records
+        if held != number:
+            records = self._parse(number, where)
+        return Sample.from_record(records[index - self._starts[number]], where)
+
+    def _parse(self, number: int, where: str) -> list[Any]:
         try:
-            record = json.loads(self._read(index, "json"))
+            records = json.loads(self._read(number, JSON))
         except ValueError as error:
             if isinstance(error, UserError):
                 raise
             raise UserError(f"{where}.json: not JSON ({error}); write the dataset again") from None
-        return Sample.from_record(record, where)
+        count = self._entries[number][1].samples
+        if not isinstance(records, list) or len(records) != count:
+            raise UserError(f"{where}.json: not a list of the {count} records it should hold; write the dataset again")
+        return records
 
-    def video(self, index: int) -> bytes:
-        """The bytes of the mp4."""
-        return self._read(index, "mp4")
+    def video(self, index: int) -> Media:
+        """What the sample shows, as `decoding.stream_frames` takes it; the bytes of a video file as they were."""
+        return self.media(self.media_of(index))
+
+    def media(self, number: int) -> Media:
+        """Media ``number``, as `decoding.stream_frames` takes it.
+
+        Raises:
+            UserError: the dataset holds features, the shard ends early, or a referred file is missing or was changed.
+        """
+        entry = self._entries[number][1]
+        if self.manifest.kind != "video":
+            raise UserError(f"{self.root}: holds {self.manifest.kind}, not videos; name the folder of the video shards")
+        if frames := entry.frames:
+            return Stills(tuple(self._read(number, f) for f in frames))
+        if (reference := self.reference(number)) is not None:
+            video: bytes | Path = reference.resolve(self.media_root, self.where_media(number))
+        else:
+            [suffix] = entry.members.keys() - {JSON, INDEX}
+            video = self._read(number, suffix)
+            if suffix in IMAGE_SUFFIXES:
+                return Stills((video,))
+        return IndexedVideo(video, self._read(number, INDEX)) if self.is_indexed(number) else video
+
+    def reference(self, number: int) -> Reference | None:
+        """Which file media ``number`` refers to, or None where the shard holds it."""
+        if REFERENCE not in self._entries[number][1].members:
+            return None
+        return Reference.from_bytes(self._read(number, REFERENCE), self.where_media(number))
+
+    def is_indexed(self, number: int) -> bool:
+        """Whether media ``number`` is a video with a frame index."""
+        return INDEX in self._entries[number][1].members
+
+    def find(self, key: str) -> int:
+        """The number of the media with a key.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for number, (_, entry) in enumerate(self._entries):
+            if entry.key == key:
+                return number
+        raise KeyError(key)
+
+    def _read(self, number: int, member: str) -> bytes:
+        shard, entry = self._entries[number]
+        if shard.name not in self._files:
+            self._files[shard.name] = os.open(self.root / shard.name, os.O_RDONLY)
+        offset, length = entry.members[member]
+        data = bytearray()
+        # One pread returns 2 GiB at most.
+        while len(data) < length and (
+            piece := os.pread(self._files[shard.name], length - len(data), offset + len(data))
+        ):
+            data += piece
+        if len(data) != length:
+            raise UserError(
+                f"{self.where_media(number)}: the shard ends early; copy it again, then 'vxl data verify {self.root}'"
+            )
+        return bytes(data)
 
     def features(self, index: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """Cached features ``[T,H,W,D]`` bfloat16, times ``[T]``, and importance ``[T,H,W]`` or None."""
         encoding = self.manifest.encoding
         assert encoding is not None
         try:
-            tensors = safetensors.torch.load(self._read(index, "safetensors"))
+            tensors = safetensors.torch.load(self._read(self.media_of(index), FEATURES))
             features, times = tensors["features"], tensors["times"]
         except (KeyError, safetensors.SafetensorError) as error:
             raise UserError(

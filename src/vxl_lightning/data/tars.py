@@ -1,0 +1,191 @@
+"""Write one shard: a plain tar that appears under its name complete or not at all.
+
+Headers carry nothing but name and size (mtime 0, no owner), so the same members give the same bytes; a member past
+8 GiB or with a long name gets a PAX header, as any tar reader expects. The hash is taken on a second thread while the
+bytes go to the disk, so nothing is read twice.
+"""
+
+import hashlib
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+
+from vxl_lightning.data.entries import JSON, Entry, Shard
+from vxl_lightning.data.files import published
+from vxl_lightning.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, frame_files, kind_of, suffix_of
+from vxl_lightning.data.schema import Sample
+from vxl_lightning.errors import UserError
+
+_PIECE = 4 << 20
+_SMALL = 64 << 10
+
+
+@dataclass(frozen=True)
+class PackedEntry:
+    """One media and what is asked about it, ready to be written.
+
+    Attributes:
+        key: unique in the dataset (`safe_key`).
+        samples: at least one.
+        members: by extension (see `data.entries`), content or the file that holds it; the json member is added.
+    """
+
+    key: str
+    samples: Sequence[Sample]
+    members: Mapping[str, bytes | Path]
+
+
+def write_shard(path: Path, entries: Iterable[PackedEntry]) -> Shard:
+    """Write a tar of entries and publish it under ``path``, flushed to the disk.
+
+    Files are copied in pieces and never held whole. Several processes may write different shards of a folder.
+
+    Raises:
+        UserError: two entries share a key, or a member's file cannot be read.
+    """
+    with ShardFile(path) as file:
+        for entry in entries:
+            file.add(entry)
+        return file.close()
+
+
+class ShardFile:
+    """A tar under way; a context manager that leaves nothing behind unless `close` was called."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries: list[Entry] = []
+        self.size = 0
+        self._digest = hashlib.sha256()
+        self._stack = ExitStack()
+        temporary = self._stack.enter_context(published(path))
+        self._file = self._stack.enter_context(temporary.open("wb"))
+        self._hasher = self._stack.enter_context(ThreadPoolExecutor(1))
+        self._hashed: Future[None] | None = None
+        self._small = bytearray()
+        self._keys: set[str] = set()
+
+    def __enter__(self) -> "ShardFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind or RuntimeError, error or RuntimeError(f"{self.path} was not closed"), trace)
+
+    def add(self, entry: PackedEntry) -> None:
+        """Append an entry, its members sorted by extension.
+
+        Raises:
+            UserError: its key is there already, or a member's file cannot be read.
+        """
+        if entry.key in self._keys:
+            raise UserError(f"{self.path}: two entries have the key {entry.key!r}; keys must be unique")
+        self._keys.add(entry.key)
+        records = [s.to_record() for s in entry.samples]
+        listed = json.dumps(records, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        members = {**entry.members, JSON: listed}
+        places = {m: self._member(f"{entry.key}.{m}", content) for m, content in sorted(members.items())}
+        self.entries.append(Entry(entry.key, len(records), places))
+
+    def close(self) -> Shard:
+        """Publish the shard."""
+        # Two empty blocks end a tar, and tar writers fill up to a record of 20.
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._write(bytes(-self.size % tarfile.RECORDSIZE))
+        self._flush()
+        self._hasher.shutdown()
+        size, digest = self.size, self._digest.hexdigest()
+        self._stack.close()
+        return Shard(self.path.name, digest, size, tuple(self.entries))
+
+    def _member(self, name: str, content: bytes | Path) -> tuple[int, int]:
+        """Write one member and give its place."""
+        info = tarfile.TarInfo(name)
+        info.size = len(content) if isinstance(content, bytes) else _size(content)
+        info.mode = 0o444
+        self._write(info.tobuf(tarfile.PAX_FORMAT))
+        offset = self.size
+        if isinstance(content, bytes):
+            self._write(content)
+        else:
+            self._copy(content, info.size)
+        self._write(bytes(-info.size % tarfile.BLOCKSIZE))
+        return offset, info.size
+
+    def _copy(self, source: Path, size: int) -> None:
+        end = self.size + size
+        try:
+            handle = source.open("rb", buffering=0)
+        except OSError as error:
+            raise _unreadable(source, error) from None
+        with handle:
+            while self.size < end and (piece := _read(source, handle, min(_PIECE, end - self.size))):
+                self._write(piece)
+        if self.size != end:
+            raise UserError(f"{source}: became shorter while it was copied; wait until it is complete and run again")
+
+    def _write(self, data: bytes) -> None:
+        self.size += len(data)
+        if len(data) < _SMALL:
+            self._small += data
+            if len(self._small) < _PIECE:
+                return
+            data = b""
+        self._flush()
+        self._push(data)
+
+    def _flush(self) -> None:
+        """Pass on what was gathered: headers and fillings one by one would cost more than the members between them."""
+        gathered, self._small = bytes(self._small), bytearray()
+        self._push(gathered)
+
+    def _push(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._hashed is not None:
+            self._hashed.result()
+        self._hashed = self._hasher.submit(self._digest.update, data)
+        self._file.write(data)
+
+
+def members_of(path: Path) -> dict[str, bytes | Path]:
+    """The members that hold a video, an image or a folder of frames, by extension.
+
+    Raises:
+        UserError: neither a video nor an image by its suffix, or a folder without images or with over a million.
+    """
+    kind = kind_of(path)
+    if kind is None:
+        allowed = ", ".join(sorted(VIDEO_SUFFIXES | IMAGE_SUFFIXES))
+        raise UserError(f"{path}: not a media file by its suffix; allowed are {allowed}, and folders of images")
+    if kind != "frames":
+        return {suffix_of(path): path}
+    files = frame_files(path)
+    if not 0 < len(files) <= 1_000_000:
+        raise UserError(f"{path}: a folder of frames must hold 1 to 1,000,000 images, this one holds {len(files)}")
+    return {f"{i:06d}.{suffix_of(f)}": f for i, f in enumerate(files)}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _read(path: Path, handle: FileIO, count: int) -> bytes:
+    try:
+        return handle.read(count) or b""
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions")
