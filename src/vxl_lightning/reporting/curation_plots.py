@@ -1,0 +1,183 @@
+"""Figures of a pruning report, as plotly HTML fragments: all counts are binned before they reach the page."""
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import plotly.graph_objects as go
+
+BLUE, ORANGE, RED, GREY = "#0072b2", "#d55e00", "#8b1a4f", "#8a8f98"
+BINS = 60
+MOST_BARS = 16
+"""Bars of a figure of strata; what is smaller is added up."""
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One rule of the funnel: what it took away, or would have."""
+
+    rule: str
+    effect: str
+    """dropped, quarantined or would drop"""
+    count: int
+    left: int
+    """Samples after it."""
+
+
+_EFFECTS = {
+    "dropped": {"color": ORANGE},
+    "quarantined": {"color": RED},
+    "would drop": {
+        "color": "#fff",
+        "line": {"color": ORANGE, "width": 1},
+        "pattern": {"shape": "/", "fgcolor": ORANGE},
+    },
+}
+
+
+def funnel(read: int, steps: Sequence[Step]) -> str:
+    """What is left after every rule that found something, and what that rule took."""
+    kept = steps[-1].left if steps else read
+    names = ["read", *(_plain(s.rule) for s in steps), "kept"]
+    left = [read, *(s.left - (s.count if s.effect == "would drop" else 0) for s in steps), kept]
+    figure = go.Figure()
+    figure.add_bar(
+        y=names, x=left, name="left", orientation="h", marker={"color": [BLUE, *["#b9d4e6"] * len(steps), BLUE]},
+        text=[f"{read:,}", *[""] * len(steps), f"{kept:,}"], textposition="inside", insidetextanchor="end",
+        hovertemplate="%{y}: %{x:,} left<extra></extra>", showlegend=False,
+    )  # fmt: skip
+    for effect, marker in _EFFECTS.items():
+        if any(s.effect == effect for s in steps):
+            count = [s.count if s.effect == effect else 0 for s in steps]
+            figure.add_bar(
+                y=names, x=[0, *count, 0], name=effect, orientation="h", marker=marker, textposition="outside",
+                text=["", *(f"{'would −' if effect == 'would drop' else '−'}{n:,}" if n else "" for n in count), ""],
+                cliponaxis=False, textangle=0, hovertemplate="%{y}: %{x:,} " + effect + "<extra></extra>",
+            )  # fmt: skip
+    figure.update_layout(barmode="stack", bargap=0.25, showlegend=bool(steps))
+    figure.update_xaxes(title="samples", range=[0, read * 1.15 or 1])
+    figure.update_yaxes(autorange="reversed", ticksuffix=" ")
+    return _html(figure, "plot-funnel", height=110 + 30 * len(names))
+
+
+def histogram(number: int, scores: Floats, threshold: float | None, higher_is_worse: bool, label: str) -> str:
+    """Counts of finite ``scores``; what lies on the failing side of the threshold is orange.
+
+    Bins have their edge on the threshold, so that the colours divide where the rule does. Where it lies far below most
+    scores the axis is logarithmic; scores below its first bin are counted in that bin.
+    """
+    edges, log = _edges(scores, threshold)
+    counts = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0]
+    figure = go.Figure()
+    if threshold is None:
+        sides = [("samples", BLUE, slice(0, len(counts)))]
+    else:
+        at = int(np.abs(edges - threshold).argmin())
+        below, above = ("passes", "fails") if higher_is_worse else ("fails", "passes")
+        colours = {"passes": BLUE, "fails": ORANGE}
+        sides = [(below, colours[below], slice(0, at)), (above, colours[above], slice(at, len(counts)))]
+    for name, colour, part in sides:
+        if part.start == part.stop:
+            continue
+        heights = counts[part].tolist()
+        corners = edges[part.start : part.stop + 1].tolist()
+        # An outline of steps rather than bars: plotly's bars have no width of their own on a logarithmic axis.
+        figure.add_scatter(
+            x=[corners[0], *corners], y=[0, *heights, 0], name=name, mode="lines", fill="tozeroy",
+            line={"shape": "hv", "width": 1, "color": colour}, fillcolor=colour,
+            hovertemplate="from %{x:.4g}: %{y:,}<extra>" + name + "</extra>",
+        )  # fmt: skip
+    if threshold is not None:
+        figure.add_vline(x=threshold, line={"color": "#1c2430", "width": 1.5, "dash": "dash"})
+    figure.update_xaxes(title=label, type="log" if log else "linear", exponentformat="power" if log else "none")
+    if log:
+        figure.update_xaxes(dtick=1)
+    figure.update_yaxes(title="samples", rangemode="tozero")
+    figure.update_layout(showlegend=False)
+    return _html(figure, f"plot-score-{number}", height=250)
+
+
+def _edges(scores: Floats, threshold: float | None) -> tuple[Floats, bool]:
+    """Edges of equal bins over all scores, one of them at the threshold, and whether they are equal in logarithm."""
+    low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+    if threshold is None:
+        if high - low < 1e-9 * max(1.0, abs(high)):
+            low, high = low - 0.5, high + 0.5
+        return np.linspace(low, high, BINS + 1), False
+    log = low >= 0 and threshold > 0 and float(np.median(scores) if len(scores) else 0.0) > 20 * threshold
+    anchor = threshold
+    if log:
+        positive = scores[scores > 0]
+        low = max(float(positive.min()), threshold / 100)
+        low, high, anchor = (float(np.log10(v)) for v in (low, high, threshold))
+    low, high = min(low, anchor), max(high, anchor)
+    step = (high - low) / BINS or 1.0 / BINS
+    first, last = int(np.floor((low - anchor) / step + 1e-6)), int(np.ceil((high - anchor) / step - 1e-6))
+    edges = anchor + step * np.arange(min(first, -1), max(last, 1) + 1)
+    return (10.0**edges if log else edges), log
+
+
+def strata(name: str, before: Mapping[str, int], after: Mapping[str, int]) -> str:
+    """Grid tokens of every value of one property, before and after."""
+    largest = sorted(before, key=lambda k: (-before[k], k))
+    shown = sorted(largest[:MOST_BARS], key=natural) if name == "duration" else largest[:MOST_BARS]
+    rest = largest[MOST_BARS:]
+    labels = [_plain(k, 28) or "(none)" for k in shown]
+    bars = {"before": [before[k] for k in shown], "after": [after[k] for k in shown]}
+    if rest:
+        labels.append(f"{len(rest)} more")
+        bars["before"].append(sum(before[k] for k in rest))
+        bars["after"].append(sum(after[k] for k in rest))
+    figure = go.Figure()
+    for (side, values), colour in zip(bars.items(), ("#b9d4e6", BLUE), strict=True):
+        # Numbered places, because two long names may be cut to the same label.
+        figure.add_bar(
+            y=list(range(len(labels))), x=values, name=side, orientation="h", marker={"color": colour},
+            customdata=labels, hovertemplate=f"%{{customdata}}: %{{x:,}} tokens {side}<extra></extra>",
+        )  # fmt: skip
+    figure.update_xaxes(title="grid tokens", rangemode="tozero")
+    figure.update_yaxes(autorange="reversed", tickvals=list(range(len(labels))), ticktext=labels, ticksuffix=" ")
+    figure.update_layout(bargap=0.3)
+    return _html(figure, f"plot-strata-{name}", height=130 + 34 * len(labels))
+
+
+def short_number(value: float) -> str:
+    """Three digits and thousands: 0.0123, 12.3, 12,345."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def natural(text: str) -> tuple[list[float], str]:
+    """Sorts ``under 3 min`` before ``3 to 10 min`` before ``over 10 min``."""
+    return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)], text
+
+
+def _plain(text: str, longest: int = 40) -> str:
+    """Text of unknown origin as plotly shows it unchanged: it reads tags in labels."""
+    return html.escape(text if len(text) <= longest else f"{text[: longest - 1]}…", quote=False)
+
+
+def _html(figure: go.Figure, name: str, height: int) -> str:
+    figure.update_layout(
+        template="plotly_white",
+        font={"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 12},
+        margin={"l": 50, "r": 14, "t": 34, "b": 46},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        dragmode=False,  # A finger that scrolls the page must not zoom a figure.
+        height=height,
+    )
+    figure.update_xaxes(automargin=True)
+    figure.update_yaxes(automargin=True)
+    # A name rather than plotly's random one: the same tables give the same page.
+    return str(
+        figure.to_html(
+            full_html=False, include_plotlyjs=False, div_id=name, default_height=f"{height}px",
+            config={"displayModeBar": False, "responsive": True},
+        )
+    )  # fmt: skip

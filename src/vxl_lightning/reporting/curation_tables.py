@@ -1,0 +1,135 @@
+"""The tables of a pruning run as a report counts them: arrays in the order of ``row``, text columns by their codes.
+
+A million samples become a few arrays; only the rows that a page shows become Python objects.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from vxl_lightning.curation.schema import read_table
+from vxl_lightning.reporting.curation_plots import Step
+
+Records = list[dict[str, Any]]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Tables:
+    """What the page counts: decisions, rules and scores, as arrays in the order of ``row``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.read = int(pq.read_metadata(folder / "samples.parquet").num_rows)
+        self.rules: Records = read_table(folder / "rules.parquet").to_pylist()
+        texts = ["decision", "rule", "media"]
+        table = pq.read_table(
+            folder / "decisions.parquet",
+            columns=["row", "score", "tokens", "overridden", *texts],
+            read_dictionary=texts,
+        ).sort_by("row")
+        self.row: Ints = table["row"].to_numpy()
+        self.score: Floats = table["score"].to_numpy().astype(np.float64)
+        self.tokens: Ints = table["tokens"].fill_null(0).to_numpy()
+        self.overridden = int(np.count_nonzero(table["overridden"].fill_null(False).to_numpy()))
+        self.decision, decisions = codes(table["decision"])
+        self.rule, rules = codes(table["rule"])
+        self.media, self.media_names = codes(table["media"])
+        self.decisions: list[str] = decisions.to_pylist()
+        self.rule_names: list[str] = rules.to_pylist()
+        self.is_kept = self._is("keep")
+        self.counts = {d: int(np.count_nonzero(self._is(d))) for d in ("keep", "drop", "quarantine")}
+        self.scores = read_scores(folder / "scores.parquet", [r["rule"] for r in self.rules])
+
+    def _is(self, decision: str) -> Mask:
+        code = self.decisions.index(decision) if decision in self.decisions else -2
+        return self.decision == code
+
+    def taken_by(self, rule: str) -> Ints:
+        """Positions of the samples that are out because of ``rule``."""
+        code = self.rule_names.index(rule) if rule in self.rule_names else -2
+        return np.flatnonzero((self.rule == code) & ~self.is_kept)
+
+    def videos(self, chosen: Mask) -> Ints:
+        """Codes of the media of the chosen samples, each once."""
+        named = np.flatnonzero(np.asarray(self.media_names.to_numpy(zero_copy_only=False) != ""))
+        return np.intersect1d(self.media[chosen], named)
+
+    def video_tokens(self, chosen: Mask) -> int:
+        """Grid tokens of their media, each once."""
+        cost = np.zeros(len(self.media_names), np.int64)
+        known = self.media >= 0
+        np.maximum.at(cost, self.media[known], self.tokens[known])
+        return int(cost[self.videos(chosen)].sum())
+
+    def steps(self) -> list[Step]:
+        """The funnel, from the decisions themselves: it ends at what is kept whatever the rules' own counts say."""
+        left, steps = self.read, []
+        listed = [r["rule"] for r in self.rules]
+        others = [{"rule": r, "mode": "enforce", "failed": 0} for r in self.rule_names if r not in listed]
+        quarantined = self._is("quarantine")
+        for rule in [*self.rules, *others]:
+            out = self.taken_by(rule["rule"])
+            count, effect = len(out), "quarantined" if len(out) and quarantined[out[0]] else "dropped"
+            left -= count
+            if rule["mode"] == "score":
+                count, effect = rule["failed"], "would drop"
+            if count:
+                steps.append(Step(rule["rule"], effect, count, left))
+        return steps
+
+
+def spread(data: Tables, positions: Ints, scores: Floats | None, most: int) -> Ints:
+    """At most ``most`` positions, evenly over their scores (or rows); of different videos where there are enough."""
+    order = np.argsort(scores, kind="stable") if scores is not None else np.arange(len(positions))
+    ordered = positions[order]
+    first = np.sort(np.unique(data.media[ordered], return_index=True)[1])
+    if len(first) >= most:
+        ordered = ordered[first]
+    places = np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).round().astype(np.int64))
+    return np.asarray(ordered[places], np.int64)
+
+
+def codes(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
+    """A text column as the number of each value (-1 for null) and the values."""
+    if not column.num_chunks or not len(column):
+        return np.empty(0, np.int64), pa.array([], pa.string())
+    array = column.unify_dictionaries().combine_chunks()
+    return array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary
+
+
+def read_scores(path: Path, order: Sequence[str]) -> dict[str, tuple[Ints, Floats]]:
+    """Rule -> rows and finite scores, in the order of the rules."""
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path, read_dictionary=["rule"])
+    rules, names = codes(table["rule"])
+    rows, scores = table["row"].to_numpy(), table["score"].to_numpy().astype(np.float64)
+    found = {}
+    for code, name in enumerate(names.to_pylist()):
+        of_rule = (rules == code) & np.isfinite(scores)
+        if of_rule.any():
+            found[name] = (rows[of_rule], scores[of_rule])
+    rank = {name: i for i, name in enumerate(order)}
+    return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+
+
+def read_rows(path: Path, key: str, values: Sequence[Any], columns: Sequence[str]) -> Records:
+    """``columns`` of the rows whose ``key`` is among ``values``, of a table that may be missing."""
+    if not path.is_file() or not values:
+        return []
+    records: Records = pq.read_table(
+        path, columns=list(columns), filters=[(key, "in", sorted(set(values)))]
+    ).to_pylist()
+    return records
+
+
+def read_small(path: Path) -> Records:
+    """All rows of a small table that may be missing."""
+    records: Records = read_table(path).to_pylist() if path.is_file() else []
+    return records
