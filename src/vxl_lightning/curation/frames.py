@@ -1,0 +1,162 @@
+"""What one video shows: compact descriptors of its frames, how much it moves, how much of it is new.
+
+A descriptor is the low frequencies of a small frame: an 8x8 block of the luma's cosine transform and a 3x3 block of
+each colour difference's, means left out, the spectrum of natural pictures (it falls with frequency) partly evened out.
+Like the perceptual hashes of copy detection (pHash, PDQ) it survives re-encoding, scaling and mild changes of colour.
+
+Two rates are at work. Motion and novelty are judged at ``FrameSettings.fps``. Descriptors are taken up to `FINE` times
+as often, because a copy trimmed by half a second shows other pictures at whole seconds; the decoder passes these frames
+in any case. Only a frame that differs from the one kept before it is kept, so a quiet video still has few.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from vxl_lightning.curation.recipe import FrameSettings
+from vxl_lightning.data.decoding import Limits, stream_frames
+from vxl_lightning.data.media import Stills, frame_files
+from vxl_lightning.data.sampling import sample_times
+from vxl_lightning.errors import UserError
+
+SIDE = 64
+"""Pixels a side that frames are resized to while they are decoded, whatever their shape."""
+LUMA, CHROMA = 8, 3
+"""Frequencies a side."""
+DIM = LUMA**2 - 1 + 2 * (CHROMA**2 - 1)
+"""Numbers of a descriptor."""
+FINE = 8
+"""Frames looked at for each one that motion is judged by, where ``max_frames`` leaves room."""
+FLAT = 4 / 255
+"""Standard deviation of luma below which a frame is flat: black, or nearly faded out."""
+Vectors = NDArray[np.float64]
+CHUNK = 128
+"""Frames decoded at a time; one is 12 KiB."""
+
+
+def look(
+    path: Path,
+    kind: str,
+    keyframe_times: list[float] | None,
+    duration: float,
+    settings: FrameSettings,
+    media: str = "",
+) -> dict[str, Any]:
+    """One row of the ``frames`` table.
+
+    Args:
+        path: a video, a picture, or a folder of frames (a second apart, in the order of their names).
+        kind: ``video``, ``image`` or ``frames``.
+        keyframe_times: seconds from the first frame, where they are known.
+        duration: seconds of video, from its content; pictures and folders need none.
+        settings: how to look.
+        media: what the row and errors call it; the file's name by default.
+
+    Returns:
+        The columns of `schema.FRAMES`. ``times`` and ``descriptors`` are of the frames that were kept. A picture has
+        neither motion nor a unique ratio. What cannot be decoded has a problem, ``undecodable``, instead of them all.
+    """
+    name = media or path.name
+    nothing = dict.fromkeys(("times", "descriptors", "motion", "unique_ratio", "problem", "detail"))
+    row: dict[str, Any] = {"media": name, **nothing}
+    try:
+        source: Path | Stills = path
+        if kind != "video":
+            source = Stills(tuple(frame_files(path)) if kind == "frames" else (path,))
+            duration, keyframe_times = float(len(source.images)), [float(t) for t in range(len(source.images))]
+        coarse, fine = schedule(keyframe_times, duration, settings)
+        # The probe has judged what a file may be; here only time is limited.
+        limits = Limits(float("inf"), 1 << 62, len(fine), settings.timeout)
+        chunks = stream_frames(source, fine, (SIDE, SIDE), CHUNK, limits=limits, name=name)
+        frames = np.concatenate([chunk.numpy() for chunk, _ in chunks])
+    except UserError as error:
+        return row | {"problem": "undecodable", "detail": str(error)}
+    vectors = describe(frames)
+    kept = distinct(vectors, settings.same_frame)
+    row |= {"times": [fine[i] for i in kept], "descriptors": vectors[kept].astype(np.float16).tobytes()}
+    if kind == "image":
+        return row
+    judged = np.flatnonzero(np.isin(fine, coarse))
+    unique = len(distinct(vectors[judged], settings.same_frame)) / len(judged)
+    # A video too short for two judged frames moves between those that it has.
+    return row | {"motion": _motion(frames[judged] if len(judged) > 1 else frames), "unique_ratio": unique}
+
+
+def schedule(
+    keyframe_times: list[float] | None, duration: float, settings: FrameSettings
+) -> tuple[list[float], list[float]]:
+    """When to look: the times that motion is judged by, and all times, ascending seconds.
+
+    Where no two keyframes are further apart than the wanted times, the last keyframe before each time stands for it,
+    which costs one decoded frame; elsewhere the frames of the times themselves are decoded, and what they depend on.
+    """
+    coarse = sample_times(duration, settings.fps, settings.max_frames)
+    step = coarse[1] if len(coarse) > 1 else 1 / settings.fps
+    parts = max(1, min(FINE, settings.max_frames // len(coarse)))
+    fine = [t for start in coarse for part in range(parts) if (t := start + step * part / parts) < duration]
+    if keyframe_times and len(coarse) > 1:
+        keys = np.array([0.0, *keyframe_times])
+        if np.diff([*keys, duration]).max() <= step * 1.001:  # stamps are rounded
+            return _snapped(coarse, keys), _snapped(fine, keys)
+    return coarse, fine
+
+
+def _snapped(times: list[float], keys: Vectors) -> list[float]:
+    found: list[float] = np.unique(keys[np.searchsorted(keys, np.array(times) + 1e-6, side="right") - 1]).tolist()
+    return found
+
+
+def describe(frames: NDArray[np.uint8]) -> Vectors:
+    """Descriptors of frames.
+
+    In double precision, so that no order of summation shows in the float16 that is stored.
+
+    Args:
+        frames: RGB ``[n, 3, SIDE, SIDE]``.
+
+    Returns:
+        Unit vectors ``[n, DIM]``; zero where a frame is flat, so that black matches nothing.
+    """
+    luma, red, blue = _luma(frames), frames[:, 0] / 255.0, frames[:, 2] / 255.0
+    vectors = np.concatenate(
+        [_frequencies(luma, LUMA), 0.5 * _frequencies(blue - luma, CHROMA), 0.5 * _frequencies(red - luma, CHROMA)], 1
+    )
+    length = np.linalg.norm(vectors, axis=1)
+    length[luma.std((1, 2)) < FLAT] = np.inf
+    unit: Vectors = vectors / length[:, None]
+    return unit
+
+
+def _luma(frames: NDArray[np.uint8]) -> Vectors:
+    """BT.601 luma ``[n, h, w]``, 0 to 1."""
+    luma: Vectors = (0.299 * frames[:, 0] + 0.587 * frames[:, 1] + 0.114 * frames[:, 2]) / 255.0
+    return luma
+
+
+def _frequencies(planes: Vectors, count: int) -> Vectors:
+    """The lowest frequencies of planes ``[n, SIDE, SIDE]`` without the mean, ``[n, count**2 - 1]``."""
+    basis = scipy.fft.dct(np.eye(SIDE), axis=0, norm="ortho")[:count]
+    frequency = np.hypot(*np.indices((count, count)))
+    block: Vectors = np.sqrt(frequency) * (basis @ planes @ basis.T)
+    return block.reshape(len(planes), -1)[:, 1:]
+
+
+def distinct(vectors: NDArray[np.floating[Any]], same: float) -> list[int]:
+    """Places of the first vector and of each whose cosine with the one kept before it is below ``same``.
+
+    A flat frame (zero) differs from every other but a flat one.
+    """
+    kept = [0]
+    for place in range(1, len(vectors)):
+        last, vector = vectors[kept[-1]], vectors[place]
+        if vector @ last < same and (vector.any() or last.any()):
+            kept.append(place)
+    return kept
+
+
+def _motion(frames: NDArray[np.uint8]) -> float:
+    """Mean absolute change of luma between neighbours, 0 to 1; a single frame does not move."""
+    return float(np.abs(np.diff(_luma(frames), axis=0)).mean()) if len(frames) > 1 else 0.0
