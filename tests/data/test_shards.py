@@ -4,9 +4,12 @@ import hashlib
 import io
 import json
 import pickle
+import shutil
 import tarfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
@@ -14,7 +17,7 @@ import webdataset
 from tests.data.conftest import ENCODING, make_sample, write_features
 
 from vxl_lightning.data.decoding import write_video
-from vxl_lightning.data.manifest import NAME, Manifest, safe_key
+from vxl_lightning.data.manifest import NAME, TABLE, Manifest, safe_key
 from vxl_lightning.data.schema import Sample, Turn, write_annotations
 from vxl_lightning.data.packing import pack_videos
 from vxl_lightning.data.shards import ShardReader, ShardWriter
@@ -29,7 +32,7 @@ def digests(root: Path) -> dict[str, str]:
 def test_same_samples_same_bytes(features_dir: Path, tmp_path: Path) -> None:
     again = write_features(tmp_path / "again", 22)
     assert digests(again) == digests(features_dir)
-    assert list(digests(again)) == [NAME, *(f"shard-{i:06d}.tar" for i in range(5))]
+    assert list(digests(again)) == [NAME, *(f"shard-{i:06d}.tar" for i in range(5)), TABLE]
 
 
 def test_reader_gives_back_what_was_written(features_dir: Path) -> None:
@@ -58,7 +61,7 @@ def test_webdataset_reads_them(features_dir: Path) -> None:
     urls = [str(p) for p in sorted(features_dir.glob("*.tar"))]
     rows = list(webdataset.WebDataset(urls, shardshuffle=False))
     assert [r["__key__"] for r in rows] == [f"clip-{i:03d}" for i in range(22)]
-    assert Sample.from_record(json.loads(rows[3]["json"]), "test") == make_sample(3)
+    assert [Sample.from_record(r, "test") for r in json.loads(rows[3]["json"])] == [make_sample(3)]
     assert torch.equal(
         safetensors.torch.load(rows[3]["safetensors"])["features"], ShardReader(features_dir).features(3)[0]
     )
@@ -77,7 +80,7 @@ def test_interrupted_writer_leaves_no_dataset(tmp_path: Path) -> None:
     (root / "shard-000007.tar").write_bytes(b"left over")
     with ShardWriter(root, "features", ENCODING) as writer:
         writer.add_features(make_sample(0), torch.zeros(1, 2, 2, 4), torch.zeros(1))
-    assert sorted(p.name for p in root.iterdir()) == [NAME, "shard-000000.tar"]
+    assert sorted(p.name for p in root.iterdir()) == [NAME, "shard-000000.tar", TABLE]
 
 
 def test_writer_refuses(features_dir: Path, tmp_path: Path) -> None:
@@ -109,14 +112,18 @@ def test_stale_features_are_named(features_dir: Path) -> None:
 
 
 def edited(root: Path, target: Path, **change: object) -> Path:
-    """A copy of a dataset whose first shard's or first sample's manifest fields are changed."""
-    target.mkdir()
-    for path in root.iterdir():
-        (target / path.name).write_bytes(path.read_bytes())
+    """A copy of a dataset with fields changed: of its manifest, or of the first row of `shards.parquet` (hash and all)."""
+    shutil.copytree(root, target)
     plain = json.loads((target / NAME).read_text())
     for name, value in change.items():
         place, field = name.split("__")
-        {"top": plain, "shard": plain["shards"][0], "sample": plain["shards"][0]["samples"][0]}[place][field] = value
+        if place == "row":
+            rows = pq.read_table(target / TABLE).to_pylist()
+            rows[0][field] = value
+            pq.write_table(pa.Table.from_pylist(rows), target / TABLE)
+            plain["tables"][TABLE] = hashlib.sha256((target / TABLE).read_bytes()).hexdigest()
+        else:
+            {"top": plain, "shard": plain["shards"][0]}[place][field] = value
     (target / NAME).write_text(json.dumps(plain))
     return target
 
@@ -125,20 +132,53 @@ def edited(root: Path, target: Path, **change: object) -> Path:
     ("change", "part"),
     [
         ({"shard__name": "../../shard-000000.tar"}, "leave its folder"),
-        ({"sample__key": "../evil"}, "'../evil'"),
-        ({"sample__members": {"json": [0, 1], "pkl": [0, 1]}}, "safetensors"),
-        ({"sample__members": {"json": [0, 10**9], "safetensors": [0, 1]}}, "inside the shard"),
+        ({"shard__name": "shard-000009.tar"}, "no entry of 'shard-000009.tar'"),
+        ({"row__key": "../evil"}, "'../evil'"),
+        ({"row__key": "clip-001"}, "no json member"),
+        ({"row__key": None}, "damaged"),
+        ({"row__member": "pkl"}, "json"),
+        ({"row__offset": 10**9}, "inside the shard"),
+        ({"row__offset": -1}, "inside the shard"),
+        ({"row__samples": 0}, "0 samples"),
+        ({"row__samples": 2}, "list of the 2 records"),
+        ({"row__shard": "shard-000007.tar"}, "no json member"),
         ({"shard__size": 1}, ""),
-        ({"top__format": "other/9"}, "other/9"),
+        ({"top__format": "vxl-shards/1"}, "'vxl-shards/1', this version reads 'vxl-shards/2'"),
         ({"top__kind": "pickle"}, "video, features"),
         ({"top__shards": 3}, "damaged"),
+        ({"top__shards": []}, "no shards"),
+        ({"top__tables": {}}, "damaged"),
+        ({"top__tables": {"../x.parquet": "0", TABLE: "0"}}, "leave its folder"),
+        ({"top__tables": {TABLE: "0" * 64}}, "not the one that dataset.json records"),
     ],
 )
 def test_tampered_manifests(features_dir: Path, tmp_path: Path, change: dict[str, object], part: str) -> None:
     root = edited(features_dir, tmp_path / "bad", **change)
     with pytest.raises(UserError) as error:
-        ShardReader(root)
+        ShardReader(root).sample(0)
     assert part in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_shard_that_is_not_listed(features_dir: Path, tmp_path: Path) -> None:
+    listed = json.loads((features_dir / NAME).read_text())["shards"]
+    root = edited(features_dir, tmp_path / "bad", top__shards=listed[1:])
+    with pytest.raises(UserError, match=r"dataset.json: does not list 'shard-000000.tar'"):
+        ShardReader(root)
+
+
+def test_a_table_that_is_not_one(features_dir: Path, tmp_path: Path) -> None:
+    root = edited(features_dir, tmp_path / "bad")
+    (root / TABLE).write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=r"shards.parquet: missing or not the one"):
+        ShardReader(root)
+    plain = json.loads((root / NAME).read_text())
+    plain["tables"][TABLE] = hashlib.sha256(b"no parquet").hexdigest()
+    (root / NAME).write_text(json.dumps(plain))
+    with pytest.raises(UserError, match=r"shards.parquet: damaged"):
+        ShardReader(root)
+    (root / TABLE).unlink()
+    with pytest.raises(UserError, match=r"shards.parquet: missing"):
+        ShardReader(root)
 
 
 def test_verify(features_dir: Path, tmp_path: Path) -> None:

@@ -117,6 +117,8 @@ def check_shard(shard: Shard, kind: Kind, keys: set[str], where: str) -> None:
         raise UserError(
             f"{where}: shard name {shard.name!r} is not of the form shard-000000.tar and could leave its folder"
         )
+    if not shard.entries:
+        raise UserError(f"{where}: has no entry of {shard.name!r}; write the dataset again")
     for entry in shard.entries:
         here = f"{where}: entry {entry.key!r} of {shard.name}"
         if not _KEY.fullmatch(entry.key):

@@ -113,7 +113,6 @@ class Manifest:
         content = path.read_bytes()
         try:
             manifest = cls._parsed(path, json.loads(content))
-            manifest._check(root)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, UserError):
                 raise
@@ -143,15 +142,15 @@ class Manifest:
         )
         if not shards:
             raise UserError(f"{path}: lists no shards, so there is nothing to read; write the dataset again")
+        manifest = cls(plain["kind"], encoding, shards, plain["tables"], plain["recipe"])
+        manifest._check(path.parent)
         if entries:
             raise UserError(
                 f"{path}: does not list {next(iter(entries))!r}, which {TABLE} has; write the dataset again"
             )
-        return cls(plain["kind"], encoding, shards, plain["tables"], plain["recipe"])
+        return manifest
 
     def _check(self, root: Path) -> None:
         keys: set[str] = set()
         for shard in self.shards:
-            if not shard.entries:
-                raise UserError(f"{root / TABLE}: has no entry of {shard.name}; write the dataset again")
             check_shard(shard, self.kind, keys, str(root / TABLE))

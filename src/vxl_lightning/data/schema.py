@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TextIO, cast
 
+from vxl_lightning.data.media import IMAGE_SUFFIXES, suffix_of
 from vxl_lightning.errors import UserError
 
 Role = Literal["human", "gpt"]
@@ -28,7 +29,10 @@ class Turn:
 
 @dataclass(frozen=True)
 class Sample:
-    """One video and what is asked and answered about it; turns alternate and the human speaks first."""
+    """One video and what is asked and answered about it; turns alternate and the human speaks first.
+
+    ``video`` is a path: of a video file, a folder of frames, or an image (the record's ``image``).
+    """
 
     id: str
     video: str
@@ -38,7 +42,8 @@ class Sample:
     def to_record(self) -> dict[str, Any]:
         """The LLaVA record; ``from_record`` gives the same sample back."""
         turns = [{"from": t.role, "value": t.text} for t in self.conversations]
-        return {"id": self.id, "video": self.video, "conversations": turns, **self.meta}
+        shown = "image" if suffix_of(self.video) in IMAGE_SUFFIXES else "video"
+        return {"id": self.id, shown: self.video, "conversations": turns, **self.meta}
 
     @classmethod
     def from_record(cls, record: object, where: str) -> "Sample":
@@ -59,9 +64,12 @@ class Sample:
         if isinstance(name, bool) or not isinstance(name, str | int) or name == "":
             raise UserError(f"{where}: field 'id' must be a non-empty string or an integer, got {_show(record, 'id')}")
         where = f"{where} (id {str(name)!r})"
-        video = record.get("video")
+        if "video" in record and "image" in record:
+            raise UserError(f"{where}: fields 'video' and 'image' are both there; give the one that is shown")
+        shown = "image" if "image" in record else "video"
+        video = record.get(shown)
         if not isinstance(video, str) or not video:
-            raise UserError(f"{where}: field 'video' must be the path of a video file, got {_show(record, 'video')}")
+            raise UserError(f"{where}: field {shown!r} must be the path of a {shown} file, got {_show(record, shown)}")
         turns = record.get("conversations")
         if not isinstance(turns, list) or not turns:
             raise UserError(
@@ -69,7 +77,7 @@ class Sample:
                 f"got {_show(record, 'conversations')}"
             )
         checked = tuple(_turn(t, i, where) for i, t in enumerate(turns))
-        meta = {k: v for k, v in record.items() if k not in ("id", "video", "conversations")}
+        meta = {k: v for k, v in record.items() if k not in ("id", shown, "conversations")}
         return cls(str(name), video, checked, meta)
 
 
