@@ -19,7 +19,7 @@ from vxl_lightning.curation.schema import iterate
 from vxl_lightning.data.files import published, sha256_of
 from vxl_lightning.reporting import curation_plots as plots
 from vxl_lightning.reporting.curation_cards import Cards, rule_row, short
-from vxl_lightning.reporting.curation_tables import Records, Tables, codes, read_small
+from vxl_lightning.reporting.curation_tables import Records, Tables, codes, failing, read_small
 from vxl_lightning.reporting.manifest import commit, versions
 
 GROUPS, COPIES = 10, 4
@@ -80,7 +80,8 @@ def write_curation_report(
 
 def _facts(data: Tables) -> list[tuple[str, str]]:
     everything = np.ones(len(data.row), np.bool_)
-    before, after = data.video_tokens(everything), data.video_tokens(data.is_kept)
+    # Once a sample, as the budget counts them: that is what training on it costs.
+    before, after = int(data.tokens.sum()), int(data.tokens[data.is_kept].sum())
     share = f" ({after / before:.0%})" if before else ""
     facts = [
         ("samples read", f"{data.read:,}"),
@@ -99,13 +100,14 @@ def _histograms(data: Tables) -> Records:
     rules = {r["rule"]: r for r in data.rules}
     figures = []
     for number, (name, (_, scores)) in enumerate(data.scores.items()):
-        rule = rules.get(name, {"mode": "score", "threshold": None, "higher_is_worse": False})
+        rule = rules.get(name, {"mode": "score", "threshold": None})
         threshold = rule["threshold"]
-        side = "from" if rule["higher_is_worse"] else "below"
         note = f"{len(scores):,} scores, median {np.median(scores):.3g}"
+        fails = np.zeros(len(scores), np.bool_)
         if threshold is not None:
-            note += f"; fails {side} {threshold:.4g}"
-        figure = plots.histogram(number, scores, threshold, rule["higher_is_worse"], name)
+            note += f"; fails {'above' if rule['higher_is_worse'] else 'below'} {threshold:.4g}"
+            fails = failing(scores, rule)
+        figure = plots.histogram(number, scores, fails, threshold, name)
         figures.append({"name": name, "mode": rule["mode"], "note": note, "figure": figure})
     return figures
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vxl_lightning.reporting.curation_tables import Ints, Records, Tables, read_rows, spread
+from vxl_lightning.reporting.curation_tables import Ints, Records, Tables, failing, read_rows, spread
 from vxl_lightning.reporting.thumbnails import Thumbnails
 
 EXAMPLES = 3
@@ -38,9 +38,10 @@ class Cards:
         passed = np.empty(0, np.int64)
         if rule["rule"] in data.scores:
             rows, scores = data.scores[rule["rule"]]
-            at = np.searchsorted(data.row, rows)
+            decided = np.isin(rows, data.row)
+            at, scores = np.searchsorted(data.row, rows[decided]), scores[decided]
             if rule["mode"] == "score" and rule["threshold"] is not None:
-                fails = scores >= rule["threshold"] if rule["higher_is_worse"] else scores < rule["threshold"]
+                fails = failing(scores, rule)
                 failed, score = at[fails], scores[fails]
             good = data.is_kept[at] & ~np.isin(at, failed)
             passed = spread(data, at[good], scores[good], EXAMPLES)
@@ -100,7 +101,7 @@ def _media_facts(tables: Path, media: Sequence[str]) -> dict[str, dict[str, Any]
 def rule_row(rule: dict[str, Any]) -> dict[str, Any]:
     """A rule of ``rules.parquet`` in words."""
     threshold, quantile, reached = rule["threshold"], rule["quantile"], rule["reached"]
-    side = "≥" if rule["higher_is_worse"] else "<"
+    side = "above" if rule["higher_is_worse"] else "below"
     given = "" if threshold is None else "absolute" if quantile is None else f"quantile {quantile:g}"
     return {
         "name": rule["rule"],

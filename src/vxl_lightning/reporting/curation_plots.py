@@ -15,6 +15,7 @@ MOST_BARS = 16
 """Bars of a figure of strata; what is smaller is added up."""
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def funnel(read: int, steps: Sequence[Step]) -> str:
     )  # fmt: skip
     for effect, marker in _EFFECTS.items():
         if any(s.effect == effect for s in steps):
-            count = [s.count if s.effect == effect else 0 for s in steps]
+            count = [s.count if s.effect == effect else None for s in steps]
             figure.add_bar(
-                y=names, x=[0, *count, 0], name=effect, orientation="h", marker=marker, textposition="outside",
+                y=names, x=[None, *count, None], name=effect, orientation="h", marker=marker, textposition="outside",
                 text=["", *(f"{'would −' if effect == 'would drop' else '−'}{n:,}" if n else "" for n in count), ""],
                 cliponaxis=False, textangle=0, hovertemplate="%{y}: %{x:,} " + effect + "<extra></extra>",
             )  # fmt: skip
@@ -65,31 +66,29 @@ def funnel(read: int, steps: Sequence[Step]) -> str:
     return _html(figure, "plot-funnel", height=110 + 30 * len(names))
 
 
-def histogram(number: int, scores: Floats, threshold: float | None, higher_is_worse: bool, label: str) -> str:
-    """Counts of finite ``scores``; what lies on the failing side of the threshold is orange.
+def histogram(number: int, scores: Floats, fails: Mask, threshold: float | None, label: str) -> str:
+    """Counts of finite ``scores``; those that fail are orange.
 
-    Bins have their edge on the threshold, so that the colours divide where the rule does. Where it lies far below most
+    Bins have an edge at the threshold, so that the colours divide where the rule does. Where it lies far below most
     scores the axis is logarithmic; scores below its first bin are counted in that bin.
     """
     edges, log = _edges(scores, threshold)
-    counts = np.histogram(np.clip(scores, edges[0], edges[-1]), edges)[0]
+    within = np.clip(scores, edges[0], edges[-1])
     figure = go.Figure()
-    if threshold is None:
-        sides = [("samples", BLUE, slice(0, len(counts)))]
-    else:
-        at = int(np.abs(edges - threshold).argmin())
-        below, above = ("passes", "fails") if higher_is_worse else ("fails", "passes")
-        colours = {"passes": BLUE, "fails": ORANGE}
-        sides = [(below, colours[below], slice(0, at)), (above, colours[above], slice(at, len(counts)))]
-    for name, colour, part in sides:
-        if part.start == part.stop:
+    for name, colour, chosen in (("passes", BLUE, ~fails), ("fails", ORANGE, fails)):
+        part = within[chosen]
+        if threshold is not None and len(part):
+            # A score at the threshold lies on an edge: it belongs with its own kind.
+            part = np.where(part == threshold, np.nextafter(threshold, part.mean()), part)
+        counts = np.histogram(part, edges)[0]
+        filled = np.flatnonzero(counts)
+        if not len(filled):
             continue
-        heights = counts[part].tolist()
-        corners = edges[part.start : part.stop + 1].tolist()
+        first, last = filled[0], filled[-1] + 1
         # An outline of steps rather than bars: plotly's bars have no width of their own on a logarithmic axis.
         figure.add_scatter(
-            x=[corners[0], *corners], y=[0, *heights, 0], name=name, mode="lines", fill="tozeroy",
-            line={"shape": "hv", "width": 1, "color": colour}, fillcolor=colour,
+            x=[edges[first], *edges[first : last + 1]], y=[0, *counts[first:last].tolist(), 0], name=name,
+            mode="lines", fill="tozeroy", line={"shape": "hv", "width": 1, "color": colour}, fillcolor=colour,
             hovertemplate="from %{x:.4g}: %{y:,}<extra>" + name + "</extra>",
         )  # fmt: skip
     if threshold is not None:
@@ -99,7 +98,8 @@ def histogram(number: int, scores: Floats, threshold: float | None, higher_is_wo
         figure.update_xaxes(dtick=1)
     figure.update_yaxes(title="samples", rangemode="tozero")
     figure.update_layout(showlegend=False)
-    return _html(figure, f"plot-score-{number}", height=250)
+    figure.update_layout(margin_t=10)
+    return _html(figure, f"plot-score-{number}", height=230)
 
 
 def _edges(scores: Floats, threshold: float | None) -> tuple[Floats, bool]:
@@ -109,7 +109,7 @@ def _edges(scores: Floats, threshold: float | None) -> tuple[Floats, bool]:
         if high - low < 1e-9 * max(1.0, abs(high)):
             low, high = low - 0.5, high + 0.5
         return np.linspace(low, high, BINS + 1), False
-    log = low >= 0 and threshold > 0 and float(np.median(scores) if len(scores) else 0.0) > 20 * threshold
+    log = low >= 0 and threshold > 0 and float(np.median(scores) if len(scores) else 0.0) > 10 * threshold
     anchor = threshold
     if log:
         positive = scores[scores > 0]
@@ -119,7 +119,9 @@ def _edges(scores: Floats, threshold: float | None) -> tuple[Floats, bool]:
     step = (high - low) / BINS or 1.0 / BINS
     first, last = int(np.floor((low - anchor) / step + 1e-6)), int(np.ceil((high - anchor) / step - 1e-6))
     edges = anchor + step * np.arange(min(first, -1), max(last, 1) + 1)
-    return (10.0**edges if log else edges), log
+    found: Floats = np.asarray(10.0**edges if log else edges, np.float64)
+    found[np.abs(found - threshold).argmin()] = threshold  # which rounding may have moved
+    return found, log
 
 
 def strata(name: str, before: Mapping[str, int], after: Mapping[str, int]) -> str:
@@ -165,7 +167,7 @@ def _html(figure: go.Figure, name: str, height: int) -> str:
     figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 12},
-        margin={"l": 50, "r": 14, "t": 34, "b": 46},
+        margin={"l": 50, "r": 14, "t": figure.layout.margin.t or 34, "b": 46},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "traceorder": "normal"},

@@ -3,6 +3,7 @@
 A million samples become a few arrays; only the rows that a page shows become Python objects.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,6 @@ class Tables:
 
     def __init__(self, folder: Path) -> None:
         self.read = int(pq.read_metadata(folder / "samples.parquet").num_rows)
-        self.rules: Records = read_table(folder / "rules.parquet").to_pylist()
         texts = ["decision", "rule", "media"]
         table = pq.read_table(
             folder / "decisions.parquet",
@@ -44,11 +44,18 @@ class Tables:
         self.rule_names: list[str] = rules.to_pylist()
         self.is_kept = self._is("keep")
         self.counts = {d: int(np.count_nonzero(self._is(d))) for d in ("keep", "drop", "quarantine")}
+        listed: Records = read_table(folder / "rules.parquet").to_pylist()
+        self.rules = [r | {"threshold": _finite(r["threshold"]), "mode": self._mode(r)} for r in listed]
         self.scores = read_scores(folder / "scores.parquet", [r["rule"] for r in self.rules])
+
+    def _mode(self, rule: dict[str, Any]) -> str:
+        """A rule that sets samples aside is said to be in mode ``quarantine``."""
+        out = self.taken_by(rule["rule"])
+        return "quarantine" if len(out) and self._is("quarantine")[out[0]] else str(rule["mode"])
 
     def _is(self, decision: str) -> Mask:
         code = self.decisions.index(decision) if decision in self.decisions else -2
-        return self.decision == code
+        return np.asarray(self.decision == code)
 
     def taken_by(self, rule: str) -> Ints:
         """Positions of the samples that are out because of ``rule``."""
@@ -60,22 +67,14 @@ class Tables:
         named = np.flatnonzero(np.asarray(self.media_names.to_numpy(zero_copy_only=False) != ""))
         return np.intersect1d(self.media[chosen], named)
 
-    def video_tokens(self, chosen: Mask) -> int:
-        """Grid tokens of their media, each once."""
-        cost = np.zeros(len(self.media_names), np.int64)
-        known = self.media >= 0
-        np.maximum.at(cost, self.media[known], self.tokens[known])
-        return int(cost[self.videos(chosen)].sum())
-
     def steps(self) -> list[Step]:
         """The funnel, from the decisions themselves: it ends at what is kept whatever the rules' own counts say."""
         left, steps = self.read, []
         listed = [r["rule"] for r in self.rules]
-        others = [{"rule": r, "mode": "enforce", "failed": 0} for r in self.rule_names if r not in listed]
-        quarantined = self._is("quarantine")
+        others = [{"rule": r, "mode": "enforce"} for r in self.rule_names if r not in listed]
         for rule in [*self.rules, *others]:
             out = self.taken_by(rule["rule"])
-            count, effect = len(out), "quarantined" if len(out) and quarantined[out[0]] else "dropped"
+            count, effect = len(out), "quarantined" if rule["mode"] == "quarantine" else "dropped"
             left -= count
             if rule["mode"] == "score":
                 count, effect = rule["failed"], "would drop"
@@ -93,6 +92,15 @@ def spread(data: Tables, positions: Ints, scores: Floats | None, most: int) -> I
         ordered = ordered[first]
     places = np.unique(np.linspace(0, len(ordered) - 1, min(most, len(ordered))).round().astype(np.int64))
     return np.asarray(ordered[places], np.int64)
+
+
+def failing(scores: Floats, rule: dict[str, Any]) -> Mask:
+    """Which scores fail a rule that has a threshold."""
+    threshold = rule["threshold"]
+    worse = scores > threshold if rule["higher_is_worse"] else scores < threshold
+    # Whether the threshold itself fails is the rule's own affair; how many failed tells which it was.
+    with_ties: Mask = worse | (scores == threshold)
+    return with_ties if np.count_nonzero(worse) != rule["failed"] == np.count_nonzero(with_ties) else worse
 
 
 def codes(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
@@ -133,3 +141,7 @@ def read_small(path: Path) -> Records:
     """All rows of a small table that may be missing."""
     records: Records = read_table(path).to_pylist() if path.is_file() else []
     return records
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
