@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vxl_lightning.data.frame_index import unpacked
+from vxl_lightning.data.frame_index import extent, unpacked
 
 Backend = Literal["torchcodec", "pyav"]
 # A time asked for as k / fps may fall a rounding error before the frame that starts there.
@@ -86,25 +86,19 @@ class TorchcodecReader(Reader):
     """One FFmpeg thread; many videos at once use the cores better than many threads on one video."""
 
     def __init__(self, source: Path | bytes, size: tuple[int, int] | None, index: bytes | None = None) -> None:
-        from torchcodec.decoders import VideoDecoder
-        from torchcodec.transforms import Resize
-
-        try:
-            self._decoder: Any = VideoDecoder(
-                source,
-                num_ffmpeg_threads=1,
-                seek_mode="exact",
-                transforms=[Resize(size)] if size else None,
-                custom_frame_mappings=None if index is None else unpacked(index),
-            )
-        except ValueError as error:
-            if "video stream" in str(error):
-                raise NoVideo from None
-            raise
-        meta = self._decoder.metadata
-        self._begin = float(meta.begin_stream_seconds)
-        duration = float(meta.end_stream_seconds) - self._begin
-        count = int(meta.num_frames)
+        mappings = None if index is None else unpacked(index)
+        self._decoder: Any = _decoder(source, size, mappings)
+        if mappings is not None:
+            self._begin, end, count = extent(mappings)
+            meta = self._decoder.metadata
+            # Given an index, torchcodec refuses times outside what the header promises; a header that promises less
+            # than there is would lose frames.
+            if meta.begin_stream_seconds > self._begin + _ROUNDING or meta.end_stream_seconds < end - _ROUNDING:
+                self._decoder = _decoder(source, size, None)
+        else:
+            meta = self._decoder.metadata
+            self._begin, end, count = float(meta.begin_stream_seconds), float(meta.end_stream_seconds), meta.num_frames
+        duration = end - self._begin
         self.info = VideoInfo(duration, count / duration if duration else 0.0, count, int(meta.width), int(meta.height))
         self.header_frames = meta.num_frames_from_header
         self.header_duration = meta.duration_seconds_from_header
@@ -116,6 +110,24 @@ class TorchcodecReader(Reader):
 
     def close(self) -> None:
         del self._decoder
+
+
+def _decoder(source: Path | bytes, size: tuple[int, int] | None, mappings: bytes | None) -> Any:
+    from torchcodec.decoders import VideoDecoder
+    from torchcodec.transforms import Resize
+
+    try:
+        return VideoDecoder(
+            source,
+            num_ffmpeg_threads=1,
+            seek_mode="exact",
+            transforms=[Resize(size)] if size else None,
+            custom_frame_mappings=mappings,
+        )
+    except ValueError as error:
+        if "video stream" in str(error):
+            raise NoVideo from None
+        raise
 
 
 class PyavReader(Reader):

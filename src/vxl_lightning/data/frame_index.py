@@ -15,8 +15,8 @@ _LARGEST = 256 << 20
 def frame_index(source: Path | bytes) -> bytes:
     """Begin, duration (in the stream's time base) and key flag of every frame, in the order they are shown.
 
-    Packets are read and none is decoded. The result is what torchcodec takes as ``custom_frame_mappings``, gzipped; the
-    same file gives the same bytes.
+    Packets are read and none is decoded. The result is what torchcodec takes as ``custom_frame_mappings``, with the
+    time base, gzipped; the same file gives the same bytes.
 
     Raises:
         ValueError: no video stream, or no packet in it. Whatever PyAV raises for a file it cannot open.
@@ -27,22 +27,32 @@ def frame_index(source: Path | bytes) -> bytes:
         stream: Any = container.streams.best("video")
         if stream is None:
             raise ValueError("has no video stream")
+        base = stream.time_base
         frames = []
         for packet in container.demux(stream):
             begin = packet.pts if packet.pts is not None else packet.dts
             # Discarded packets are decoded for those after them (an edit list cuts inside a group), never shown.
             if begin is not None and packet.size and not packet.is_discard:
-                frames.append((begin, packet.duration or 0, bool(packet.is_keyframe)))
+                frames.append((begin, packet.duration or 0, packet.is_keyframe))
     if not frames:
         raise ValueError("its video stream holds no frame")
     frames.sort(key=lambda f: f[0])
     # A frame is on screen until the next one begins, whatever the container says of its length.
-    lasting = [after[0] - frame[0] for frame, after in pairwise(frames)] + [frames[-1][1]]
+    ends = [after[0] for _, after in pairwise(frames)] + [max(begin + length for begin, length, _ in frames)]
     listed = [
-        {"pts": begin, "duration": shown, "key_frame": int(key)}
-        for (begin, _, key), shown in zip(frames, lasting, strict=True)
+        {"pts": begin, "duration": end - begin, "key_frame": int(key)}
+        for (begin, _, key), end in zip(frames, ends, strict=True)
     ]
-    return gzip.compress(json.dumps({"frames": listed}, separators=(",", ":")).encode(), mtime=0)
+    plain = {"time_base": [base.numerator, base.denominator], "frames": listed}
+    return gzip.compress(json.dumps(plain, separators=(",", ":")).encode(), mtime=0)
+
+
+def extent(index: bytes) -> tuple[float, float, int]:
+    """Begin and end in seconds, and the number of frames, of an unpacked index."""
+    plain = json.loads(index)
+    frames, (numerator, denominator) = plain["frames"], plain["time_base"]
+    base = numerator / denominator
+    return frames[0]["pts"] * base, (frames[-1]["pts"] + frames[-1]["duration"]) * base, len(frames)
 
 
 def unpacked(index: bytes) -> bytes:
