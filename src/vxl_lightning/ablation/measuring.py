@@ -18,6 +18,7 @@ from vxl_lightning.data.batch import collate
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.data.loader import ClipDataset
 from vxl_lightning.data.manifest import Encoding
+from vxl_lightning.data.media import Media
 from vxl_lightning.data.shards import ShardReader
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.pretrained import load_pretrained
@@ -89,16 +90,16 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
     return counts, projected.tokens.select(keep).source[0], prefill
 
 
-def _video(videos: ShardReader, key: str) -> bytes:
-    for index in range(len(videos)):
-        if videos.key(index) == key:
-            return videos.video(index)
-    raise UserError(
-        f"data.test_videos={videos.root} has no video {key!r}; give the shards that data.test was encoded from"
-    )
+def _video(videos: ShardReader, key: str) -> Media:
+    try:
+        return videos.media(videos.find(key))
+    except KeyError:
+        raise UserError(
+            f"data.test_videos={videos.root} has no video {key!r}; give the shards that data.test was encoded from"
+        ) from None
 
 
-def _front(video: bytes, times: Tensor, encoding: Encoding, reader: ShardReader) -> tuple[Tensor, float, float]:
+def _front(video: Media, times: Tensor, encoding: Encoding, reader: ShardReader) -> tuple[Tensor, float, float]:
     """Frames ``[T, 3, h, w]`` as the encoder gets them, and milliseconds of decoding and of encoding them."""
     encoder = registry.build("encoder", encoding.encoder).eval().to(device())
     reader.require(encoder.fingerprint())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,19 +12,29 @@ from vxl_lightning.tokens import VideoGrid
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A sample that could not be read: its index in the dataset and the reason, one line."""
+
+    index: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Position:
-    """Where a batch stands in the stream of samples; the same on every rank but for ``repeats``.
+    """Where a batch stands in the stream of samples; the same on every rank but for ``repeats`` and ``failed``.
 
     Attributes:
         start: samples consumed, over all ranks, before this batch.
         stop: samples consumed once it is done.
         repeats: samples at the end of this rank's batch that stand elsewhere too, only there to give every rank the
-            same number of steps. Metrics leave them out.
+            same number of steps. Losses and metrics leave them out.
+        failed: samples that belong into this rank's batch and could not be read. Nothing takes their place.
     """
 
     start: int
     stop: int
     repeats: int = 0
+    failed: tuple[Failed, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +100,16 @@ class FrameBatch:
     def to(self, device: torch.device | str) -> "FrameBatch":
         frames, times, mask = (x.to(device) for x in (self.frames, self.times, self.frame_mask))
         return FrameBatch(frames, times, mask, self.samples, self.keys, self.position)
+
+
+def stands_in(batch: Any) -> bool:
+    """Whether a batch holds repeated samples alone: its step must be done, and must teach and measure nothing.
+
+    A rank whose own samples all failed takes part in the step this way, so that every rank does the same collective
+    operations. Batches made by hand have no position and count.
+    """
+    position: Position | None = getattr(batch, "position", None)
+    return position is not None and position.repeats >= len(batch.samples)
 
 
 def _padded(tensors: Sequence[Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from vxl_lightning import registry
 from vxl_lightning.data.batch import ClipBatch, FrameBatch, Position
 from vxl_lightning.data.decoding import Limits
+from vxl_lightning.data.failures import Failures
 from vxl_lightning.data.loader import ClipDataset, ClipLoader, derived_seed, num_steps
 from vxl_lightning.data.shards import ShardReader
 from vxl_lightning.encoders.base import Encoder
@@ -41,10 +42,15 @@ class VideoDataModule(pl.LightningDataModule):
         allow_reshard: accept a checkpoint written at another world size or batch size. The samples go on exactly where
             they stopped; the steps of an epoch change.
         decode_timeout: seconds that decoding one video may take.
+        max_failed: share of a dataset's samples that may turn out unreadable; 0 stops at the first. Such a sample is
+            left out of its batch and nothing takes its place: the stream goes on as if it had been there, so resuming
+            stays exact. It is logged once, by key. When the distinct samples that failed since this process began,
+            over all ranks, exceed ``max_failed`` times the size of the dataset, every rank stops in the same step.
+        media_root: folder that media kept by reference are relative to; needed where shards refer to such.
 
     Raises:
         UserError: no dataset, stale features, video shards without an encoder, or a checkpoint of another dataset, seed
-            or world size.
+            or world size; while iterating, samples that cannot be read.
     """
 
     def __init__(
@@ -59,12 +65,16 @@ class VideoDataModule(pl.LightningDataModule):
         max_frames: int = 64,
         allow_reshard: bool = False,
         decode_timeout: float = 600.0,
+        max_failed: float = 0.0,
+        media_root: str | Path | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1 or num_workers < 0:
             raise UserError(
                 f"batch_size={batch_size}, num_workers={num_workers}: at least one clip a step, at least 0 workers"
             )
+        if not 0 <= max_failed <= 1:
+            raise UserError(f"max_failed={max_failed} is a share of the samples and must be between 0 and 1")
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -73,7 +83,10 @@ class VideoDataModule(pl.LightningDataModule):
         self.max_frames = max_frames
         self.allow_reshard = allow_reshard
         self.limits = Limits(timeout=decode_timeout)
-        self._readers = {n: ShardReader(p) for n, p in (("train", train), ("val", val)) if p is not None}
+        self.max_failed = max_failed
+        roots = {"train": train, "val": val}
+        self._readers = {n: ShardReader(p, media_root) for n, p in roots.items() if p is not None}
+        self._failures = {n: Failures(r, max_failed) for n, r in self._readers.items()}
         self._model: Encoder | None = None
         self._current = Position(0, 0)
         """The batch last handed to a training step."""
@@ -86,6 +99,7 @@ class VideoDataModule(pl.LightningDataModule):
             built = self.encoder if isinstance(self.encoder, Encoder) else registry.build("encoder", self.encoder)
             self._model = built.eval().requires_grad_(False)
         for reader in self._readers.values():
+            reader.require_media_root()
             if reader.manifest.kind == "video" and self._model is None:
                 raise UserError(
                     f"{reader.root}: holds videos; name an encoder, or cache features with 'vxl data encode'"
@@ -120,17 +134,31 @@ class VideoDataModule(pl.LightningDataModule):
     def _loader(self, name: str, seed: int | None) -> ClipLoader:
         rank, world_size = self._place()
         consumed = self._consumed if seed is not None else int
-        return ClipLoader(self._clips(name), self.batch_size, seed, consumed, rank, world_size, self.num_workers)
+        leave_out = self.max_failed > 0
+        clips = self._clips(name)
+        return ClipLoader(clips, self.batch_size, seed, consumed, rank, world_size, self.num_workers, leave_out)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Count the batch as it reaches the training step, and seed that step."""
+        """Count the batch as it reaches the training step, and what failed of it, and seed that step."""
+        if self.max_failed and isinstance(batch, ClipBatch | FrameBatch) and batch.position:
+            self._count_failed(batch.position)
         if self.trainer and self.trainer.training and isinstance(batch, ClipBatch | FrameBatch) and batch.position:
             self._current = batch.position
             torch.manual_seed(derived_seed("step", self.seed, batch.position.start, self._place()[0]))
         return batch
+
+    def _count_failed(self, position: Position) -> None:
+        """Every rank learns what failed on any, so that all of them stop in the same step or none does."""
+        indices = [f.index for f in position.failed]
+        if self.trainer and self.trainer.world_size > 1:
+            padded = torch.tensor(indices + [-1] * (self.batch_size - len(indices)))
+            gathered = self.trainer.strategy.all_gather(padded.to(self.trainer.strategy.root_device))
+            indices = [i for i in gathered.flatten().tolist() if i >= 0]
+        training = self.trainer is None or self.trainer.training
+        self._failures["train" if training else "val"].add(indices, {f.index: f.reason for f in position.failed})
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return batch.to(device)

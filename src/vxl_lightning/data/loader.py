@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from vxl_lightning.data.batch import Clip, ClipBatch, FrameBatch, Position, collate, collate_frames
+from vxl_lightning.data.batch import Clip, ClipBatch, Failed, FrameBatch, Position, collate, collate_frames
 from vxl_lightning.data.decoding import Limits, probe, stream_frames
 from vxl_lightning.data.sampling import sample_times
 from vxl_lightning.data.shards import ShardReader
@@ -105,25 +105,50 @@ class ClipDataset(Dataset[Clip]):
 class _Steps(Dataset[ClipBatch | FrameBatch | _Failure]):
     """This rank's whole batch of the step that starts at a position."""
 
-    def __init__(self, clips: ClipDataset, order: Order, batch_size: int, rank: int, world_size: int, endless: bool):
+    def __init__(
+        self,
+        clips: ClipDataset,
+        order: Order,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        endless: bool,
+        leave_out: bool,
+    ) -> None:
         self.clips = clips
         self.order = order
         self.batch_size = batch_size
         self.rank = rank
         self.stride = batch_size * world_size
         self.endless = endless
+        self.leave_out = leave_out
         self.collate = collate if clips.reader.manifest.kind == "features" else collate_frames
 
     def __getitem__(self, start: int) -> ClipBatch | FrameBatch | _Failure:
         stop = start + self.stride if self.endless else min(start + self.stride, self.order.size)
         mine = range(start + self.rank * self.batch_size, min(start + (self.rank + 1) * self.batch_size, stop))
-        # A rank for which nothing is left repeats the first sample of the step, and says so.
-        places, repeats = (mine, 0) if mine else ([start], 1)
+        loaded = [self._load(self.order[p]) for p in mine]
+        failed = tuple(x for x in loaded if isinstance(x, Failed))
+        if failed and not self.leave_out:
+            return _Failure(failed[0].reason)
+        clips = [x for x in loaded if isinstance(x, Clip)]
+        repeats = 0
+        if not clips:
+            # Every rank does every step: one for which nothing is left repeats a sample that can be read, and says so.
+            known = {f.index for f in failed}
+            others = (self.order[p] for p in range(start, start + self.order.size))
+            tried = (self._load(i) for i in others if i not in known)
+            found = next((x for x in tried if isinstance(x, Clip) or not self.leave_out), None)
+            if not isinstance(found, Clip):
+                return _Failure(found.reason if found else f"{self.clips.reader.root}: no sample can be read")
+            clips, repeats = [found], 1
+        return self.collate(clips, Position(start, stop, repeats, failed))
+
+    def _load(self, index: int) -> Clip | Failed:
         try:
-            clips = [self.clips[self.order[p]] for p in places]
+            return self.clips[index]
         except UserError as error:
-            return _Failure(str(error))
-        return self.collate(clips, Position(start, stop, repeats))
+            return Failed(index, str(error))
 
 
 class _Starts(Sampler[int]):
@@ -152,6 +177,8 @@ class ClipLoader:
         rank: this process.
         world_size: processes.
         num_workers: loading processes; 0 loads in this one.
+        leave_out: leave samples that cannot be read out of their batches (`Position.failed` names them) instead of
+            raising for the first; the stream goes on as if they had been there.
 
     Raises:
         UserError: a training dataset smaller than one step over all ranks; while iterating, a damaged sample.
@@ -166,10 +193,11 @@ class ClipLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        leave_out: bool = False,
     ) -> None:
         self._length = num_steps(clips, batch_size, world_size, training=seed is not None)
         order = Order(len(clips), seed)
-        steps = _Steps(clips, order, batch_size, rank, world_size, endless=seed is not None)
+        steps = _Steps(clips, order, batch_size, rank, world_size, endless=seed is not None, leave_out=leave_out)
         self._loader = DataLoader(
             steps,
             batch_size=None,

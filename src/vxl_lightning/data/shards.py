@@ -147,6 +147,17 @@ class ShardReader:
             return None
         return Reference.from_bytes(self._read(number, REFERENCE), self.where_media(number))
 
+    def require_media_root(self) -> None:
+        """Refuse media kept by reference where nobody said what they are relative to.
+
+        Raises:
+            UserError: there are such and no ``media_root``.
+        """
+        if self.media_root is None and any(REFERENCE in e.members for _, e in self._entries):
+            raise UserError(
+                f"{self.root}: refers to media outside the shards; give the folder they are in as media_root"
+            )
+
     def is_indexed(self, number: int) -> bool:
         """Whether media ``number`` is a video with a frame index."""
         return INDEX in self._entries[number][1].members

@@ -12,6 +12,7 @@ from torchmetrics import Metric
 
 from vxl_lightning import registry
 from vxl_lightning.config import component, to_plain
+from vxl_lightning.data.batch import stands_in
 from vxl_lightning.errors import UserError
 from vxl_lightning.maskers.base import Masker
 from vxl_lightning.models.copies import copies
@@ -114,10 +115,10 @@ class ReconstructivePretraining(L.LightningModule):
 
     def training_step(self, batch: GridBatch, batch_idx: int) -> Tensor:
         micro = batch_idx % self.trainer.accumulate_grad_batches
-        return self._step(batch.grid, "train", self._generator(0, self.global_step, micro))
+        return self._step(batch, "train", self._generator(0, self.global_step, micro))
 
     def validation_step(self, batch: GridBatch, batch_idx: int) -> Tensor:
-        return self._step(batch.grid, "val", self._generator(1, batch_idx, 0))
+        return self._step(batch, "val", self._generator(1, batch_idx, 0))
 
     def on_validation_epoch_end(self) -> None:
         ratios = [cast(RelativeError, self.metrics[f"val_{c}"]).compute() for c in ("mean", "window_mean")]
@@ -126,7 +127,8 @@ class ReconstructivePretraining(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return build_optimizer({"model": self.model, "masker": self.masker}, self.config.optim)
 
-    def _step(self, grid: VideoGrid, stage: str, generator: torch.Generator) -> Tensor:
+    def _step(self, batch: GridBatch, stage: str, generator: torch.Generator) -> Tensor:
+        grid, weight = batch.grid, 0.0 if stands_in(batch) else 1.0
         mask = self.masker(grid, generator)
         # Measured under the mask whatever it was trained for: who sees the hidden cells has nothing to guess.
         shown = mask.hidden if self.config.objective == "masked" or stage == "val" else None
@@ -135,15 +137,15 @@ class ReconstructivePretraining(L.LightningModule):
         if mask.aux_loss is not None:
             loss = loss + mask.aux_loss
         self.log(f"{stage}/loss", loss, prog_bar=stage == "train", batch_size=grid.shape[0])
-        self._measure(stage, result, grid, mask.hidden)
-        return loss
+        self._measure(stage, result, grid, mask.hidden, weight)
+        return loss * weight
 
     @torch.no_grad()
-    def _measure(self, stage: str, result: Reconstruction, grid: VideoGrid, hidden: Tensor) -> None:
+    def _measure(self, stage: str, result: Reconstruction, grid: VideoGrid, hidden: Tensor, weight: float) -> None:
         """Log the error on hidden cells relative to each copy."""
         for name, (error, reference) in squared_errors(result, grid, hidden, self.model.decoder.window).items():
             metric = cast(RelativeError, self.metrics[f"{stage}_{name}"])
-            metric.update(error, reference)
+            metric.update(weight * error, weight * reference)
             self.log(f"{stage}/error_over_{name}", metric, on_step=False, on_epoch=True, batch_size=grid.shape[0])
 
     def _generator(self, stage: int, step: int, micro: int) -> torch.Generator:

@@ -46,6 +46,10 @@ class DataConfig:
     """Most frames sampled of one video."""
     allow_reshard: bool = False
     """Resume at another world size or batch size: exact in samples, not in steps."""
+    max_failed: float = 0.0
+    """Share of the samples that may be unreadable: each is left out and logged once. 0 stops at the first."""
+    media_root: str = ""
+    """Folder that media kept by reference are relative to; needed where shards refer to such."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +205,8 @@ def _data(config: TrainConfig) -> VideoDataModule:
         fps=data.fps,
         max_frames=data.max_frames,
         allow_reshard=data.allow_reshard,
+        max_failed=data.max_failed,
+        media_root=data.media_root or None,
     )
 
 

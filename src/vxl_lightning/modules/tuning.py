@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.config import to_plain
+from vxl_lightning.data.batch import stands_in
 from vxl_lightning.data.chat import exchanges
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.models.alignment import alignment_loss, events, spoken, vocabulary
@@ -159,7 +160,8 @@ class InstructionTuning(L.LightningModule):
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def training_step(self, batch: InstructionBatch, batch_idx: int) -> Tensor:
-        return self._step(batch, "train")
+        loss = self._step(batch, "train")
+        return loss * 0.0 if stands_in(batch) else loss
 
     def validation_step(self, batch: InstructionBatch, batch_idx: int) -> Tensor:
         return self._step(batch, "val")
