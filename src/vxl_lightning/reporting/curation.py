@@ -88,8 +88,8 @@ def _facts(data: Tables) -> list[tuple[str, str]]:
         ("kept", f"{data.counts['keep']:,}"),
         ("dropped", f"{data.counts['drop']:,}"),
         ("quarantined", f"{data.counts['quarantine']:,}"),
-        ("videos read", f"{len(data.videos(everything)):,}"),
-        ("videos kept", f"{len(data.videos(data.is_kept)):,}"),
+        ("videos read", f"{data.videos(everything):,}"),
+        ("videos kept", f"{data.videos(data.is_kept):,}"),
         ("grid tokens before", f"{before:,}"),
         ("grid tokens after", f"{after:,}{share}"),
     ]

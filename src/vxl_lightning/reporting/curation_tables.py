@@ -4,6 +4,7 @@ A million samples become a few arrays; only the rows that a page shows become Py
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from vxl_lightning.curation.schema import read_table
+from vxl_lightning.curation.schema import iterate, read_table
 from vxl_lightning.reporting.curation_plots import Step
 
 Records = list[dict[str, Any]]
@@ -32,8 +34,9 @@ class Tables:
             folder / "decisions.parquet",
             columns=["row", "score", "tokens", "overridden", *texts],
             read_dictionary=texts,
-        ).sort_by("row")
+        )
         self.row: Ints = table["row"].to_numpy()
+        assert (np.diff(self.row) > 0).all(), "decisions.parquet is written in the order of row, one decision a row"
         self.score: Floats = table["score"].to_numpy().astype(np.float64)
         self.tokens: Ints = table["tokens"].fill_null(0).to_numpy()
         self.overridden = int(np.count_nonzero(table["overridden"].fill_null(False).to_numpy()))
@@ -62,10 +65,11 @@ class Tables:
         code = self.rule_names.index(rule) if rule in self.rule_names else -2
         return np.flatnonzero((self.rule == code) & ~self.is_kept)
 
-    def videos(self, chosen: Mask) -> Ints:
-        """Codes of the media of the chosen samples, each once."""
-        named = np.flatnonzero(np.asarray(self.media_names.to_numpy(zero_copy_only=False) != ""))
-        return np.intersect1d(self.media[chosen], named)
+    def videos(self, chosen: Mask) -> int:
+        """How many different media the chosen samples name."""
+        seen = np.bincount(self.media[chosen & (self.media >= 0)], minlength=len(self.media_names)) > 0
+        nameless = pc.index(self.media_names, "").as_py()
+        return int(seen.sum()) - (nameless >= 0 and bool(seen[nameless]))
 
     def steps(self) -> list[Step]:
         """The funnel, from the decisions themselves: it ends at what is kept whatever the rules' own counts say."""
@@ -103,37 +107,50 @@ def failing(scores: Floats, rule: dict[str, Any]) -> Mask:
     return with_ties if np.count_nonzero(worse) != rule["failed"] == np.count_nonzero(with_ties) else worse
 
 
-def codes(column: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
+def codes(column: pa.ChunkedArray | pa.DictionaryArray) -> tuple[Ints, pa.Array]:
     """A text column as the number of each value (-1 for null) and the values."""
-    if not column.num_chunks or not len(column):
-        return np.empty(0, np.int64), pa.array([], pa.string())
-    array = column.unify_dictionaries().combine_chunks()
-    return array.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), array.dictionary
+    if isinstance(column, pa.ChunkedArray):
+        if not len(column):
+            return np.empty(0, np.int64), pa.array([], pa.string())
+        column = column.unify_dictionaries().combine_chunks()
+    return column.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64), column.dictionary
 
 
 def read_scores(path: Path, order: Sequence[str]) -> dict[str, tuple[Ints, Floats]]:
     """Rule -> rows and finite scores, in the order of the rules."""
-    if not path.is_file():
-        return {}
-    table = pq.read_table(path, read_dictionary=["rule"])
-    rules, names = codes(table["rule"])
-    rows, scores = table["row"].to_numpy(), table["score"].to_numpy().astype(np.float64)
-    found = {}
-    for code, name in enumerate(names.to_pylist()):
-        of_rule = (rules == code) & np.isfinite(scores)
-        if of_rule.any():
-            found[name] = (rows[of_rule], scores[of_rule])
+    parts: dict[str, list[tuple[Ints, Floats]]] = {}
+    for batch in iterate(path) if path.is_file() else ():
+        rules, names = codes(batch["rule"].dictionary_encode())
+        rows, scores = batch["row"].to_numpy(), batch["score"].to_numpy(zero_copy_only=False)
+        for code, name in enumerate(names.to_pylist()):
+            of_rule = (rules == code) & np.isfinite(scores)
+            if of_rule.any():
+                parts.setdefault(name, []).append((rows[of_rule], scores[of_rule]))
     rank = {name: i for i, name in enumerate(order)}
-    return dict(sorted(found.items(), key=lambda item: (rank.get(item[0], len(rank)), item[0])))
+    return {
+        name: (np.concatenate([r for r, _ in parts[name]]), np.concatenate([s for _, s in parts[name]]))
+        for name in sorted(parts, key=lambda name: (rank.get(name, len(rank)), name))
+    }
 
 
 def read_rows(path: Path, key: str, values: Sequence[Any], columns: Sequence[str]) -> Records:
-    """``columns`` of the rows whose ``key`` is among ``values``, of a table that may be missing."""
+    """``columns`` of the rows whose ``key`` is among ``values``, of a table that may be missing.
+
+    One row group is held at a time, and only those are read whose bounds leave room for a value.
+    """
     if not path.is_file() or not values:
         return []
-    records: Records = pq.read_table(
-        path, columns=list(columns), filters=[(key, "in", sorted(set(values)))]
-    ).to_pylist()
+    wanted = sorted(set(values))
+    records: Records = []
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            bounds = file.metadata.row_group(group).column(file.schema.names.index(key)).statistics
+            if bounds and bounds.has_min_max and bisect_left(wanted, bounds.min) == bisect_right(wanted, bounds.max):
+                continue
+            keys = file.read_row_group(group, [key])[key]
+            found = np.flatnonzero(pc.is_in(keys, pa.array(wanted, keys.type)))
+            if len(found):
+                records += file.read_row_group(group, list(columns)).take(found).to_pylist()
     return records
 
 
