@@ -18,8 +18,8 @@ from tests.data.conftest import ENCODING, make_sample, write_features
 
 from vxl_lightning.data.decoding import write_video
 from vxl_lightning.data.manifest import NAME, TABLE, Manifest, safe_key
-from vxl_lightning.data.schema import Sample, Turn, write_annotations
 from vxl_lightning.data.packing import pack_videos
+from vxl_lightning.data.schema import Sample, Turn, write_annotations
 from vxl_lightning.data.shards import ShardReader, ShardWriter
 from vxl_lightning.data.verify import verify
 from vxl_lightning.errors import UserError
@@ -112,7 +112,7 @@ def test_stale_features_are_named(features_dir: Path) -> None:
 
 
 def edited(root: Path, target: Path, **change: object) -> Path:
-    """A copy of a dataset with fields changed: of its manifest, or of the first row of `shards.parquet` (hash and all)."""
+    """A copy of a dataset with fields of its manifest or of the first row of `shards.parquet` changed."""
     shutil.copytree(root, target)
     plain = json.loads((target / NAME).read_text())
     for name, value in change.items():

@@ -95,24 +95,18 @@ def _open(
 ) -> tuple[Reader, _Clock, str]:
     media, index = (source.video, source.index) if isinstance(source, IndexedVideo) else (source, None)
     if isinstance(media, str | Path):
-        media = _at(Path(media), name or str(media))
-    if isinstance(media, Stills):
-        stills = media
-        name = name or "images"
+        name = name or str(media)
+        media = _at(Path(media), name)
+    name = name or ("images" if isinstance(media, Stills) else "video bytes")
 
-        def open_it() -> Reader:
-            return StillsReader(stills, size, limits.max_pixels)
-
-    else:
-        video = media
-        name = name or (str(video) if isinstance(video, Path) else "video bytes")
-
-        def open_it() -> Reader:
-            return open_reader(video, size, backend or default_backend(), index)
+    def opened() -> Reader:
+        if isinstance(media, Stills):
+            return StillsReader(media, size, limits.max_pixels)
+        return open_reader(media, size, backend or default_backend(), index)
 
     clock = _Clock(limits.timeout, name)
     try:
-        reader = clock.run(open_it)
+        reader = clock.run(opened)
     except NoVideo:
         raise DecodeError(f"{name}: has no video stream; give a file that holds video, or drop the record") from None
     except DecodeError:
