@@ -1,19 +1,17 @@
 """Running steps in the order of their needs: here, in worker processes, or on Ray; the same function."""
 
-import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol
 
 from vxl_lightning.ablation.cells import Step
 from vxl_lightning.ablation.work import Context, perform
 from vxl_lightning.errors import UserError
+from vxl_lightning.parallel import limit_threads, processes
 
 
 class Watcher(Protocol):
@@ -127,27 +125,8 @@ def _pool(engine: str, workers: int, threads: int) -> Iterator[Submit]:
         with _ray(workers, threads) as submit:
             yield submit
         return
-    with _processes(workers, threads) as pool:
+    with processes(workers, threads) as pool:
         yield lambda step, context: pool.submit(_run_elsewhere, step, context)
-
-
-def _processes(workers: int, threads: int) -> ProcessPoolExecutor:
-    # Spawned, not forked: a fork would inherit the thread pools of torch in whatever state they are.
-    return ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin, initargs=(threads,))
-
-
-def _begin(threads: int) -> None:
-    """A worker's first call."""
-    _limit_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would go on unseen, and hold the lock of a step that is asked for again."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 @contextmanager
@@ -161,7 +140,7 @@ def _ray(workers: int, threads: int) -> Iterator[Submit]:
         ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
 
     def remote(step: Step, context: Context) -> bool:
-        _limit_threads(threads)
+        limit_threads(threads)
         return _run_elsewhere(step, context)
 
     task: Any = ray.remote(num_cpus=1, max_retries=0)(remote)
@@ -170,9 +149,3 @@ def _ray(workers: int, threads: int) -> Iterator[Submit]:
     finally:
         if started:
             ray.shutdown()
-
-
-def _limit_threads(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)

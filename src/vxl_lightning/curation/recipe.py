@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-
 Mode = Literal["off", "score", "enforce"]
 Engine = Literal["local", "ray"]
 Strategy = Literal["stratified", "random", "all"]
@@ -57,6 +56,8 @@ class Source:
     """A JSON list, a JSONL file, or ``{a,b}.json`` for several."""
     sampling_strategy: str = "all"
     """``all``, or ``first:N``, ``end:N``, ``random:N``; N is a number of records or ``50%``. Random is seeded."""
+    source: str = ""
+    """Where it comes from; a note."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +87,7 @@ class ConversationRules:
     empty_answer: Rule = field(default_factory=Rule)
     """An answer (or a question) without a letter or digit."""
     repeated_answer: Limit = field(default_factory=lambda: Limit(threshold=0.5))
-    """Score: the largest fraction of an answer that repeats what it said before (looping); above the threshold fails."""
+    """Score: the fraction of an answer that repeats what it said before (looping); above the threshold fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +159,9 @@ class NecessityRules:
     language_model: str = "smollm2"
     """A packaged language model or a local transformers folder, where ``model`` is empty."""
     frames: int = 4
-    """Frames of the few-frames step."""
+    """Frames of the few-frames step, and stretches of the shuffled one."""
+    max_frames: int = 512
+    """Most frames of a step, sampled at the rate that the model was trained on."""
     batch_size: int = 8
     """Questions a forward pass."""
     device: str = "cpu"
@@ -219,6 +222,8 @@ class Recipe:
     """Title of the report."""
     datasets: list[Source] = field(default_factory=list)
     """The mixture."""
+    annotation_root: str = "."
+    """Folder that ``json_path`` is relative to."""
     media_root: str = ""
     """Folder that all media paths are relative to; none may leave it."""
     out: str = ""
