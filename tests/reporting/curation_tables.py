@@ -158,7 +158,7 @@ def write_tables(folder, names, samples, optional=True, seed=0):
             "tokens_after": int(64000 * (1 + cluster) * (0.4 + 0.1 * (cluster % 5))),
         }
         for source in ("needles.json", "<i>talk</i>.jsonl")
-        for duration in ("over 10 min", "3 to 10 min", "under 3 min")
+        for duration in ("over 1 h", "3 to 10 min", "under 30 s")
         for form in ("open", "choice", "yes/no")
         for cluster in range(6)
     ]  # fmt: skip

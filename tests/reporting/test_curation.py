@@ -14,7 +14,7 @@ from tests.reporting import curation_tables as fake
 
 from vxl_lightning.curation import schema
 from vxl_lightning.reporting import curation_plots
-from vxl_lightning.reporting.curation import write_curation_report
+from vxl_lightning.reporting.curation import _errors, write_curation_report
 from vxl_lightning.reporting.curation_tables import Tables, failing
 from vxl_lightning.reporting.thumbnails import Thumbnails
 
@@ -188,6 +188,27 @@ def test_thumbnails_say_why_there_is_none(tmp_path):
     }.items():  # fmt: skip
         strip = thumbnails.strip(bad)
         assert not strip.picture and strip.reason and reason in strip.reason and str(tmp_path) not in strip.reason
+
+
+def test_errors_are_counted_whole_and_each_detail_is_shown_once(tmp_path):
+    rows = [
+        {"row": r, "stage": "probe", "problem": "damaged" if r % 4 else "missing", "detail": f"reason {r % 3}"}
+        for r in range(schema.ROW_GROUP + 100)
+    ] + [{"row": 10**6, "stage": "annotations", "problem": "malformed", "detail": None}]
+    schema.write_table(tmp_path / "errors.parquet", pa.Table.from_pylist(rows, schema.ERRORS))
+    damaged, missing, malformed = _errors(tmp_path / "errors.parquet")
+    assert (damaged["problem"], damaged["count"], damaged["more"]) == ("damaged", "6,219", 6216)
+    assert sorted(r["detail"] for r in missing["rows"]) == ["reason 0", "reason 1", "reason 2"]
+    assert malformed["rows"][0]["detail"] == "" and malformed["more"] == 0
+
+
+def test_durations_keep_their_order_and_small_strata_are_added_up():
+    many = {f"folder/{'deep/' * 9}{i}.json": 100 - i for i in range(30)}
+    figure = curation_plots.strata("source", many, dict.fromkeys(many, 1))
+    assert f"{30 - curation_plots.MOST_BARS} more" in figure and "u002f0.json" in figure
+    durations = {"over 1 h": 9, "3 to 10 min": 5, "under 30 s": 7}
+    figure = curation_plots.strata("duration", durations, durations)
+    assert sorted(durations, key=figure.index) == ["under 30 s", "3 to 10 min", "over 1 h"]
 
 
 def test_odd_records_are_shown_as_they_are(run, tmp_path):

@@ -93,7 +93,7 @@ def _facts(data: Tables) -> list[tuple[str, str]]:
         ("grid tokens before", f"{before:,}"),
         ("grid tokens after", f"{after:,}{share}"),
     ]
-    return facts + ([("named in the override file", f"{data.overridden:,}")] if data.overridden else [])
+    return facts + ([("changed by overrides", f"{data.overridden:,}")] if data.overridden else [])
 
 
 def _histograms(data: Tables) -> Records:
@@ -151,25 +151,28 @@ def _duplicate_counts(tables: Path) -> Records:
 
 
 def _errors(path: Path) -> Records:
-    """Problems by how often they occurred, the first rows of each; the table is read one row group at a time."""
+    """Problems by how often they occurred, with rows of different details; one row group is held at a time."""
     counts: Counter[tuple[str, str]] = Counter()
-    examples: dict[tuple[str, str], Records] = {}
+    examples: dict[tuple[str, str], dict[str | None, dict[str, Any]]] = {}
     for batch in iterate(path) if path.is_file() else ():
         table = pa.Table.from_batches([batch])
         for group in table.group_by(["stage", "problem"]).aggregate([([], "count_all")]).to_pylist():
             key = group["stage"], group["problem"]
             counts[key] += group["count_all"]
-            shown = examples.setdefault(key, [])
+            shown = examples.setdefault(key, {})
             if len(shown) < ERRORS:
-                same = pc.and_(pc.equal(table["stage"], key[0]), pc.equal(table["problem"], key[1]))
-                shown += table.filter(same).slice(0, ERRORS - len(shown)).to_pylist()
+                same = table.filter(pc.and_(pc.equal(table["stage"], key[0]), pc.equal(table["problem"], key[1])))
+                first = np.sort(np.unique(codes(same["detail"].dictionary_encode())[0], return_index=True)[1])
+                for row in same.take(first[: 2 * ERRORS]).to_pylist():
+                    if len(shown) < ERRORS:
+                        shown.setdefault(row["detail"], row)
     return [
         {
             "stage": key[0],
             "problem": key[1],
             "count": f"{count:,}",
             "more": count - len(examples[key]),
-            "rows": [row | {"detail": short(row["detail"] or "")} for row in examples[key]],
+            "rows": [row | {"detail": short(row["detail"] or "")} for row in examples[key].values()],
         }
         for key, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     ]

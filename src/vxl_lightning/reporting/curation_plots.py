@@ -1,13 +1,14 @@
 """Figures of a pruning report, as plotly HTML fragments: all counts are binned before they reach the page."""
 
 import html
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import plotly.graph_objects as go
+
+from vxl_lightning.curation.select import DURATION_NAMES
 
 BLUE, ORANGE, RED, GREY = "#0072b2", "#d55e00", "#8b1a4f", "#8a8f98"
 BINS = 60
@@ -127,8 +128,10 @@ def _edges(scores: Floats, threshold: float | None) -> tuple[Floats, bool]:
 def strata(name: str, before: Mapping[str, int], after: Mapping[str, int]) -> str:
     """Grid tokens of every value of one property, before and after."""
     largest = sorted(before, key=lambda k: (-before[k], k))
-    shown = sorted(largest[:MOST_BARS], key=natural) if name == "duration" else largest[:MOST_BARS]
+    shown = largest[:MOST_BARS]
     rest = largest[MOST_BARS:]
+    if name == "duration":
+        shown.sort(key=lambda d: DURATION_NAMES.index(d) if d in DURATION_NAMES else len(DURATION_NAMES))
     labels = [_plain(k, 28) or "(none)" for k in shown]
     bars = {"before": [before[k] for k in shown], "after": [after[k] for k in shown]}
     if rest:
@@ -153,14 +156,11 @@ def short_number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def natural(text: str) -> tuple[list[float], str]:
-    """Sorts ``under 3 min`` before ``3 to 10 min`` before ``over 10 min``."""
-    return [float(n) for n in re.findall(r"\d+(?:\.\d+)?", text)], text
-
-
 def _plain(text: str, longest: int = 40) -> str:
-    """Text of unknown origin as plotly shows it unchanged: it reads tags in labels."""
-    return html.escape(text if len(text) <= longest else f"{text[: longest - 1]}…", quote=False)
+    """Text of unknown origin as plotly shows it unchanged: it reads tags in labels. Paths differ at their ends."""
+    if len(text) > longest:
+        text = f"{text[: longest // 3]}…{text[-(longest - longest // 3 - 1) :]}"
+    return html.escape(text, quote=False)
 
 
 def _html(figure: go.Figure, name: str, height: int) -> str:
