@@ -31,7 +31,7 @@ DIM = LUMA**2 - 1 + 2 * (CHROMA**2 - 1)
 FINE = 8
 """Frames looked at for each one that motion is judged by, where ``max_frames`` leaves room."""
 FLAT = 4 / 255
-"""Standard deviation of luma below which a frame is flat: black, or nearly faded out."""
+"""Standard deviation of smoothed luma, 0 to 1, below which a frame is flat: black, or nearly faded out."""
 Vectors = NDArray[np.float64]
 CHUNK = 128
 """Frames decoded at a time; one is 12 KiB."""
@@ -120,28 +120,22 @@ def describe(frames: NDArray[np.uint8]) -> Vectors:
     Returns:
         Unit vectors ``[n, DIM]``; zero where a frame is flat, so that black matches nothing.
     """
-    luma, red, blue = _luma(frames), frames[:, 0] / 255.0, frames[:, 2] / 255.0
-    vectors = np.concatenate(
-        [_frequencies(luma, LUMA), 0.5 * _frequencies(blue - luma, CHROMA), 0.5 * _frequencies(red - luma, CHROMA)], 1
-    )
+    basis = scipy.fft.dct(np.eye(SIDE), axis=0, norm="ortho")[:LUMA]
+    weight = np.sqrt(np.hypot(*np.indices((LUMA, LUMA))))
+    red, green, blue = (basis @ (frames[:, i] / 255) @ basis.T for i in range(3))
+    luma = _luma(red, green, blue)
+    colour = [0.5 * (weight * (plane - luma))[:, :CHROMA, :CHROMA] for plane in (blue, red)]
+    vectors = np.concatenate([block.reshape(len(frames), -1)[:, 1:] for block in (weight * luma, *colour)], 1)
     length = np.linalg.norm(vectors, axis=1)
-    length[luma.std((1, 2)) < FLAT] = np.inf
+    # The transform keeps lengths, so this is the deviation of what the low frequencies show.
+    length[np.linalg.norm(luma.reshape(len(frames), -1)[:, 1:], axis=1) / SIDE < FLAT] = np.inf
     unit: Vectors = vectors / length[:, None]
     return unit
 
 
-def _luma(frames: NDArray[np.uint8]) -> Vectors:
-    """BT.601 luma ``[n, h, w]``, 0 to 1."""
-    luma: Vectors = (0.299 * frames[:, 0] + 0.587 * frames[:, 1] + 0.114 * frames[:, 2]) / 255.0
-    return luma
-
-
-def _frequencies(planes: Vectors, count: int) -> Vectors:
-    """The lowest frequencies of planes ``[n, SIDE, SIDE]`` without the mean, ``[n, count**2 - 1]``."""
-    basis = scipy.fft.dct(np.eye(SIDE), axis=0, norm="ortho")[:count]
-    frequency = np.hypot(*np.indices((count, count)))
-    block: Vectors = np.sqrt(frequency) * (basis @ planes @ basis.T)
-    return block.reshape(len(planes), -1)[:, 1:]
+def _luma(red: Vectors, green: Vectors, blue: Vectors) -> Vectors:
+    """As BT.601 has it."""
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def distinct(vectors: NDArray[np.floating[Any]], same: float) -> list[int]:
@@ -159,4 +153,5 @@ def distinct(vectors: NDArray[np.floating[Any]], same: float) -> list[int]:
 
 def _motion(frames: NDArray[np.uint8]) -> float:
     """Mean absolute change of luma between neighbours, 0 to 1; a single frame does not move."""
-    return float(np.abs(np.diff(_luma(frames), axis=0)).mean()) if len(frames) > 1 else 0.0
+    luma = _luma(*(frames[:, i] / 255 for i in range(3)))
+    return float(np.abs(np.diff(luma, axis=0)).mean()) if len(frames) > 1 else 0.0
