@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -181,6 +181,8 @@ def _expand(schema: type, config: DictConfig, layer: Mapping[str, Any]) -> dict[
             out[f.name] = spec
         elif is_dataclass(hints[f.name]) and isinstance(value, Mapping):
             out[f.name] = _expand(cast(type, hints[f.name]), config[f.name], value)
+        elif value is False and "off" in get_args(hints[f.name]):
+            out[f.name] = "off"  # YAML reads the word as a boolean
     return out
 
 

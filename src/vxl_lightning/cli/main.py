@@ -12,7 +12,7 @@ COMMANDS = {
     "train": "train a compressor by masked reconstruction, or tune a video language model",
     "ablate": "compare compressors: variants x budgets x seeds, with tables and a report",
     "ask": "ask a question about any video file",
-    "data": "make, encode and verify datasets",
+    "data": "make, prune, encode and verify datasets",
     "plugin": "list, show, check and scaffold plugins",
     "doctor": "what works on this machine, and what to install",
 }
