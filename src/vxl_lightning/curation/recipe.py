@@ -166,8 +166,9 @@ class NecessityRules:
     """Questions a forward pass."""
     device: str = "cpu"
     """Where the model runs."""
-    blind: Limit = field(default_factory=lambda: Limit(mode="off", threshold=0.35))
-    """Score: loss of the answer without the video, nats a token (with ``choices``: of the choice); below fails."""
+    blind: Limit = field(default_factory=lambda: Limit(mode="off", threshold=0.15))
+    """Score: loss of the answer without the video, nats a token (with ``choices``: of the choice); below fails. 0.15 is
+    a probability of 0.86 among the choices."""
     misaligned: Limit = field(default_factory=lambda: Limit(mode="off", threshold=-0.5))
     """Score: blind loss minus the loss with the video; below the threshold the video makes the answer less likely."""
     one_frame: float = 0.5

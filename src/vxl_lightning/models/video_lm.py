@@ -108,6 +108,11 @@ class VideoLM(nn.Module):
             raise ValueError("what a selector keeps depends on the question: pass it")
         return self.layout.selected(projected, video, self.embedding, self.selector, question)
 
+    def nothing(self) -> Tensor:
+        """``[n, hidden]``: what precedes a question when no video is shown, the chat's head alone."""
+        head: Tensor = self.embedding(self.ids(self.layout.chat.head))
+        return head
+
     # --- the language model's side ----------------------------------------------------------------------------------
 
     def hidden(self, packed: Packed) -> Tensor:
@@ -214,6 +219,34 @@ class VideoLM(nn.Module):
             return torch.stack([table[row[b, packed.last[b][s]], t] for s, t in path]).sum()
 
         return [[torch.stack([score(b, path) for path in paths]) for paths in clip] for b, clip in enumerate(wanted)]
+
+    def answer_losses(
+        self, prefixes: Sequence[Tensor], questions: Sequence[Sequence[tuple[str, str]]], max_tokens: int
+    ) -> list[list[float]]:
+        """How unexpected given answers are after a video's prefix, all in one pass.
+
+        Args:
+            prefixes: ``[n, hidden]`` of every video.
+            questions: of every video, (question, answer) pairs, asked independently of each other.
+            max_tokens: tokens of an answer that are judged, from its beginning.
+
+        Returns:
+            For every video, for every question, the mean nats of a token of the answer, without its end.
+        """
+        chat, trees = self.layout.chat, []
+        for prefix, pairs in zip(prefixes, questions, strict=True):
+            tree = [Segment(prefix, -1)]
+            for question, answer in pairs:
+                tree.append(Segment(self.ids(chat.question(question)), 0))
+                tree.append(Segment(self.ids(chat.answer(answer)[:max_tokens]), len(tree) - 1, supervised=True))
+            trees.append(tree)
+        packed = pack(trees, self.embedding)
+        nats = -self.log_likelihood(packed)
+        which = packed.predict[:, 0] * max(map(len, trees)) + packed.segment
+        # An answer's tokens are neighbours, in the order of trees and questions.
+        counts = torch.unique_consecutive(which, return_counts=True)[1].tolist()
+        means = iter([float(part.mean()) for part in nats.split(counts)])
+        return [[next(means) for _ in pairs] for pairs in questions]
 
     def _choice_ids(self, options: Sequence[str]) -> list[list[int]]:
         if not options or len(set(options)) != len(options):
