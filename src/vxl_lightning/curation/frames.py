@@ -17,7 +17,7 @@ import scipy.fft
 from numpy.typing import NDArray
 
 from vxl_lightning.curation.recipe import FrameSettings
-from vxl_lightning.data.decoding import Limits, stream_frames
+from vxl_lightning.data.decoding import DecodeError, Limits, probe, stream_frames
 from vxl_lightning.data.media import Stills, frame_files
 from vxl_lightning.data.sampling import sample_times
 from vxl_lightning.errors import UserError
@@ -67,11 +67,13 @@ def look(
         if kind != "video":
             source = Stills(tuple(frame_files(path)) if kind == "frames" else (path,))
             duration, keyframe_times = float(len(source.images)), [float(t) for t in range(len(source.images))]
-        coarse, fine = schedule(keyframe_times, duration, settings)
-        # The probe has judged what a file may be; here only time is limited.
-        limits = Limits(float("inf"), 1 << 62, len(fine), settings.timeout)
-        chunks = stream_frames(source, fine, (SIDE, SIDE), CHUNK, limits=limits, name=name)
-        frames = np.concatenate([chunk.numpy() for chunk, _ in chunks])
+        try:
+            frames, coarse, fine = _decoded(source, keyframe_times, duration, settings, name)
+        except DecodeError:
+            # Containers may promise a little more than decoders find.
+            if (found := probe(source, limits=_limits(settings), name=name).duration) >= duration:
+                raise
+            frames, coarse, fine = _decoded(source, keyframe_times, found, settings, name)
     except UserError as error:
         return row | {"problem": "undecodable", "detail": str(error)}
     vectors = describe(frames)
@@ -83,6 +85,20 @@ def look(
     unique = len(distinct(vectors[judged], settings.same_frame)) / len(judged)
     # A video too short for two judged frames moves between those that it has.
     return row | {"motion": _motion(frames[judged] if len(judged) > 1 else frames), "unique_ratio": unique}
+
+
+def _limits(settings: FrameSettings) -> Limits:
+    """The probe has judged what a file may be; here only time and frames are limited."""
+    return Limits(float("inf"), 1 << 62, settings.max_frames, settings.timeout)
+
+
+def _decoded(
+    source: Path | Stills, keyframe_times: list[float] | None, duration: float, settings: FrameSettings, name: str
+) -> tuple[NDArray[np.uint8], list[float], list[float]]:
+    """All frames looked at, RGB ``[n, 3, SIDE, SIDE]``, and the times of `schedule`."""
+    coarse, fine = schedule(keyframe_times, duration, settings)
+    chunks = stream_frames(source, fine, (SIDE, SIDE), CHUNK, limits=_limits(settings), name=name)
+    return np.concatenate([chunk.numpy() for chunk, _ in chunks]), coarse, fine
 
 
 def schedule(
@@ -98,7 +114,7 @@ def schedule(
     parts = max(1, min(FINE, settings.max_frames // len(coarse)))
     fine = [t for start in coarse for part in range(parts) if (t := start + step * part / parts) < duration]
     if keyframe_times and len(coarse) > 1:
-        keys = np.array([0.0, *keyframe_times])
+        keys = np.array([0.0, *(key for key in keyframe_times if key < duration)])
         if np.diff([*keys, duration]).max() <= step * 1.001:  # stamps are rounded
             return _snapped(coarse, keys), _snapped(fine, keys)
     return coarse, fine
