@@ -1,17 +1,22 @@
-"""``vxl data``: make needle videos, cache encoder features, re-check shards."""
+"""``vxl data``: make needle videos, run pruning recipes, cache encoder features, re-check shards."""
 
 import argparse
 from typing import Any
 
-HELP = "make, encode and verify datasets"
+from vxl_lightning.cli import recipes
+
+HELP = "make, prune, encode and verify datasets"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     commands = parser.add_subparsers(dest="data_command", metavar="COMMAND", required=True)
-    text = "make videos from real footage: labelled needles, diverse clips for pretraining, or all with cached features"
+    text = (
+        "make videos from real footage: labelled needles, diverse clips for pretraining, or all with cached features; "
+        "or a corpus with planted faults, on which a pruning recipe is judged"
+    )
     synth = commands.add_parser("synth", help=text, description=text)
-    synth.add_argument("what", choices=("needles", "clips", "all"))
-    synth.add_argument("out", help="folder for the shards of train, val and test")
+    synth.add_argument("what", choices=("needles", "clips", "all", "corpus"))
+    synth.add_argument("out", help="folder for the shards of train, val and test, or for the corpus")
     synth.add_argument("settings", nargs="*", metavar="CONF|key=value", help="YAML files, and e.g. train=512 seed=1")
     synth.add_argument("--print-config", action="store_true", help="print the merged configuration, and stop")
     synth.add_argument("--dry-run", action="store_true", help="check the footage, say what would be made, and stop")
@@ -30,10 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "re-hash and reopen every shard and decode a sample of each"
     verify = commands.add_parser("verify", help=text, description=text)
     verify.add_argument("folder", help="folder of shards")
+    recipes.add_arguments(commands)
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"synth": _synth, "encode": _encode, "verify": _verify}[args.data_command](args)
+    commands = {"synth": _synth, "encode": _encode, "verify": _verify, "prune": recipes.prune, "why": recipes.why}
+    return commands[args.data_command](args)
 
 
 def _synth(args: argparse.Namespace) -> int:
@@ -41,17 +48,21 @@ def _synth(args: argparse.Namespace) -> int:
 
     from vxl_lightning import config
     from vxl_lightning.data.synth.build import SynthConfig, build, plan
+    from vxl_lightning.data.synth.corpus.build import make_corpus, plan_corpus
+    from vxl_lightning.data.synth.corpus.config import CorpusConfig
     from vxl_lightning.data.synth.needles import NeedleConfig, make_needles
     from vxl_lightning.data.synth.pretraining import ClipConfig, make_pretraining
 
     files, overrides = ([x for x in args.settings if ("=" in x) == wanted] for wanted in (False, True))
-    schema: type[Any] = {"needles": NeedleConfig, "clips": ClipConfig, "all": SynthConfig}[args.what]
+    schemas = {"needles": NeedleConfig, "clips": ClipConfig, "all": SynthConfig, "corpus": CorpusConfig}
+    schema: type[Any] = schemas[args.what]
     settings: Any = config.load(schema, files, overrides)
     if args.print_config:
         print(config.to_yaml(settings), end="")
         return 0
     if args.dry_run:
-        for folder, what in plan(settings, args.out).items():
+        planned = plan_corpus if isinstance(settings, CorpusConfig) else plan
+        for folder, what in planned(settings, args.out).items():
             print(f"{folder}: {what}")
         return 0
     with Progress(transient=True) as bar:
@@ -67,6 +78,8 @@ def _synth(args: argparse.Namespace) -> int:
 
         if isinstance(settings, SynthConfig):
             made = {f"{k}/{s}": c for k, splits in build(settings, args.out, report).items() for s, c in splits.items()}
+        elif isinstance(settings, CorpusConfig):
+            made = {"records": make_corpus(settings, args.out, drawing)}
         elif isinstance(settings, NeedleConfig):
             made = make_needles(settings, args.out, drawing)
         else:

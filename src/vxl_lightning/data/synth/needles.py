@@ -6,6 +6,7 @@ Films, rooms and people are never on two sides, and some colour-shape pairs are 
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.data.synth.clips import Variety, cut_clip
 from vxl_lightning.data.synth.footage import Footage, Split
-from vxl_lightning.data.synth.questions import MAX_NEEDLES, Ask, annotate, ask, place_needles
+from vxl_lightning.data.synth.questions import MAX_NEEDLES, Ask, Needle, annotate, ask, place_needles
 from vxl_lightning.data.synth.shapes import COLOURS, draw_needle
 from vxl_lightning.data.synth.writing import Progress, check_counts, generator_for, write_clips
 
@@ -100,6 +101,12 @@ def make_needles(config: NeedleConfig, out: str | Path, progress: Progress | Non
     return made
 
 
+def draw_needles(clip: Tensor, needles: Iterable[Needle]) -> None:
+    """Draw needles into the frames ``[T, 3, h, w]`` uint8 of a clip, in place."""
+    for n in needles:
+        clip[n.frame] = draw_needle(clip[n.frame], n.shape, COLOURS[n.colour], n.x, n.y, n.radius)
+
+
 def needle_clip(config: NeedleConfig, split: Split, index: int, footage: Footage) -> tuple[Sample, Tensor]:
     """Clip ``index`` of a split: its annotation and its frames ``[T, 3, size, size]``."""
     generator = generator_for("needles", config.seed, split, index)
@@ -109,10 +116,7 @@ def needle_clip(config: NeedleConfig, split: Split, index: int, footage: Footage
     count, about_all = PLAN[index % len(PLAN)]
     shape = (config.num_frames, config.fps, config.group_frames)
     needles = place_needles(count, *shape, split == "test", generator)
-    for needle in needles:
-        frame = clip[needle.frame]
-        colour = COLOURS[needle.colour]
-        clip[needle.frame] = draw_needle(frame, needle.shape, colour, needle.x, needle.y, needle.radius)
+    draw_needles(clip, needles)
     questions = ask(needles, *shape, about_all, generator)
     identity = f"needle-{split}-{index:05d}"
     return annotate(identity, f"{identity}.mp4", needles, questions, split=split, footage=source.name), clip

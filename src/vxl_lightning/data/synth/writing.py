@@ -16,6 +16,7 @@ from vxl_lightning.data.schema import Sample
 from vxl_lightning.data.shards import ShardWriter
 
 Progress = Callable[[int, int], None]
+_S = TypeVar("_S")
 _T = TypeVar("_T")
 
 
@@ -69,7 +70,7 @@ def write_clips(
             return sample, video
 
         with ThreadPoolExecutor(workers) as pool:
-            for done, (sample, video) in enumerate(_ahead(pool, make, range(count), 2 * workers), 1):
+            for done, (sample, video) in enumerate(ahead(pool, make, range(count), 2 * workers), 1):
                 writer.add_video(sample, video)
                 samples.append(sample)
                 if progress is not None:
@@ -77,7 +78,7 @@ def write_clips(
     return samples
 
 
-def _ahead(pool: ThreadPoolExecutor, call: Callable[[int], _T], items: Iterable[int], depth: int) -> Iterator[_T]:
+def ahead(pool: ThreadPoolExecutor, call: Callable[[_S], _T], items: Iterable[_S], depth: int) -> Iterator[_T]:
     """Results in order, with at most ``depth`` calls under way or waiting to be taken."""
     pending: deque[Future[_T]] = deque()
     for item in items:
