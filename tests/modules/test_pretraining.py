@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from vxl_lightning import config as configuration
+from vxl_lightning.data.batch import ClipBatch, Position
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.recot import DecoderConfig
 from vxl_lightning.modules.optim import OptimConfig
@@ -127,3 +128,16 @@ def test_nothing_to_train_is_refused():
 def test_unknown_objective():
     with pytest.raises(ValueError, match="objective='guess'"):
         replace(TINY, objective="guess")
+
+
+def test_a_batch_that_stands_in_teaches_and_measures_nothing():
+    module = make()
+    module.log = lambda *a, **k: None
+    batch = next(iter(loader()))
+    samples = [None] * batch.grid.shape[0]
+    plain = ClipBatch(batch.grid, samples, [], Position(0, 2))
+    stands_in = ClipBatch(batch.grid, samples, [], Position(0, 2, repeats=2))
+    metric = module.metrics["val_mean"]
+    assert module.validation_step(plain, 0) > 0
+    measured = metric.error.clone()
+    assert module.validation_step(stands_in, 0) == 0 and torch.equal(metric.error, measured) and measured > 0

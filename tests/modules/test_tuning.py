@@ -10,7 +10,7 @@ import torch
 from tests import tiny_lm
 
 from vxl_lightning.config import to_plain
-from vxl_lightning.data.batch import ClipBatch
+from vxl_lightning.data.batch import ClipBatch, Position
 from vxl_lightning.models.build import AdapterConfig, VideoLMConfig, build_video_lm
 from vxl_lightning.modules.optim import OptimConfig
 from vxl_lightning.modules.tuning import InstructionTuning, TuningConfig
@@ -141,3 +141,22 @@ def test_ranks_agree_and_sharding_changes_nothing(model_config):
         assert [len(totals) for totals in lines] == [2], done.stderr
         results.update(round(float(total), 4) for total in lines[0])
     assert len(results) == 1
+
+
+def test_a_batch_that_stands_in_teaches_nothing(model_config):
+    torch.manual_seed(0)
+    module = InstructionTuning(TuningConfig(), model_config)
+    module.log = lambda *a, **k: None
+    batch = batches(1)[0]
+    losses, grads = [], []
+    for repeats in (0, 2):
+        batch.position = Position(0, 2, repeats)
+        module.zero_grad(set_to_none=True)
+        loss = module.training_step(batch, 0)
+        loss.backward()
+        losses.append(loss.item())
+        grads.append([p.grad for p in module.parameters() if p.requires_grad])
+    assert losses[0] > 0 and losses[1] == 0
+    # Every parameter gets a gradient, as DDP needs, and it is zero.
+    assert len(grads[0]) == len(grads[1]) > 0 and all(g is not None and g.abs().sum() == 0 for g in grads[1])
+    assert sum(float(g.abs().sum()) for g in grads[0]) > 0

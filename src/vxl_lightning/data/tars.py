@@ -8,11 +8,11 @@ bytes go to the disk, so nothing is read twice.
 import hashlib
 import json
 import tarfile
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 
@@ -22,8 +22,8 @@ from vxl_lightning.data.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, frame_files
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.errors import UserError
 
-_PIECE = 4 << 20
-_SMALL = 64 << 10
+# Bytes of a piece, and how many pieces the hash may be behind the disk.
+_PIECE, _PIECES = 4 << 20, 4
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class ShardFile:
         temporary = self._stack.enter_context(published(path))
         self._file = self._stack.enter_context(temporary.open("wb"))
         self._hasher = self._stack.enter_context(ThreadPoolExecutor(1))
-        self._hashed: Future[None] | None = None
-        self._small = bytearray()
+        self._hashing: deque[tuple[Future[None], bytearray]] = deque()
+        self._piece, self._filled = bytearray(_PIECE), 0
         self._keys: set[str] = set()
 
     def __enter__(self) -> "ShardFile":
@@ -99,7 +99,7 @@ class ShardFile:
         # Two empty blocks end a tar, and tar writers fill up to a record of 20.
         self._write(bytes(2 * tarfile.BLOCKSIZE))
         self._write(bytes(-self.size % tarfile.RECORDSIZE))
-        self._flush()
+        self._push()
         self._hasher.shutdown()
         size, digest = self.size, self._digest.hexdigest()
         self._stack.close()
@@ -126,33 +126,42 @@ class ShardFile:
         except OSError as error:
             raise _unreadable(source, error) from None
         with handle:
-            while self.size < end and (piece := _read(source, handle, min(_PIECE, end - self.size))):
-                self._write(piece)
-        if self.size != end:
-            raise UserError(f"{source}: became shorter while it was copied; wait until it is complete and run again")
+            while self.size < end:
+                room = memoryview(self._piece)[self._filled : self._filled + end - self.size]
+                try:
+                    count = handle.readinto(room)
+                except OSError as error:
+                    raise _unreadable(source, error) from None
+                if not count:
+                    raise UserError(f"{source}: became shorter while it was copied; run again once it is complete")
+                self._took(count)
 
     def _write(self, data: bytes) -> None:
-        self.size += len(data)
-        if len(data) < _SMALL:
-            self._small += data
-            if len(self._small) < _PIECE:
-                return
-            data = b""
-        self._flush()
-        self._push(data)
+        rest = memoryview(data)
+        while rest:
+            count = min(len(rest), _PIECE - self._filled)
+            self._piece[self._filled : self._filled + count] = rest[:count]
+            self._took(count)
+            rest = rest[count:]
 
-    def _flush(self) -> None:
-        """Pass on what was gathered: headers and fillings one by one would cost more than the members between them."""
-        gathered, self._small = bytes(self._small), bytearray()
-        self._push(gathered)
+    def _took(self, count: int) -> None:
+        """``count`` bytes more are in the piece; a full one moves on."""
+        self._filled += count
+        self.size += count
+        if self._filled == _PIECE:
+            self._push()
 
-    def _push(self, data: bytes) -> None:
-        if not data:
-            return
-        if self._hashed is not None:
-            self._hashed.result()
-        self._hashed = self._hasher.submit(self._digest.update, data)
-        self._file.write(data)
+    def _push(self) -> None:
+        """Hash and write the piece, and go on with one that is hashed already."""
+        full = memoryview(self._piece)[: self._filled]
+        self._hashing.append((self._hasher.submit(self._digest.update, full), self._piece))
+        self._file.write(full)
+        self._piece, self._filled = bytearray(_PIECE) if len(self._hashing) < _PIECES else self._hashed(), 0
+
+    def _hashed(self) -> bytearray:
+        future, piece = self._hashing.popleft()
+        future.result()
+        return piece
 
 
 def members_of(path: Path) -> dict[str, bytes | Path]:
@@ -176,13 +185,6 @@ def members_of(path: Path) -> dict[str, bytes | Path]:
 def _size(path: Path) -> int:
     try:
         return path.stat().st_size
-    except OSError as error:
-        raise _unreadable(path, error) from None
-
-
-def _read(path: Path, handle: FileIO, count: int) -> bytes:
-    try:
-        return handle.read(count) or b""
     except OSError as error:
         raise _unreadable(path, error) from None
 
