@@ -201,15 +201,12 @@ def test_the_steps_show_what_they_say(attentive, tmp_path):
     assert weight.tolist() == [1, attentive.ordered, attentive.one_frame]
 
 
-def test_order_of_the_shuffle_depends_on_media_and_seed_alone(attentive, tmp_path):
-    for name in ("a.mp4", "b.mp4"):
-        film(tmp_path / name)
-    rules = NecessityRules(model="attentive", frames=6)
+def test_rows_do_not_depend_on_those_around_them(attentive, tmp_path):
+    film(tmp_path / "a.mp4")
+    film(tmp_path / "b.mp4", LEVELS[::-1])
     rows = [(record(("do they rise?", "yes")), name, "video") for name in ("a.mp4", "b.mp4")]
-    both = ladder(table(*rows), rules, tmp_path, 0)["shuffled"].to_pylist()
-    turned = ladder(table(*rows[::-1]), rules, tmp_path, 0)["shuffled"].to_pylist()
+    both, turned = (ladder(table(*r), attentive, tmp_path, 0).select(STEPS).to_pylist() for r in (rows, rows[::-1]))
     assert both == turned[::-1] and both[0] != both[1]
-    assert ladder(table(*rows), rules, tmp_path, 1)["shuffled"].to_pylist() != both
 
 
 def test_a_real_model_reads_every_step_and_batching_changes_nothing(folders, tmp_path):
@@ -328,6 +325,17 @@ def test_reordered_frames_are_all_there_in_another_order(frames, parts):
             groups = index[:whole].view(-1, 4)
             assert (groups % 4 == torch.arange(4)).all()
             assert index[whole:].tolist() == list(range(whole, frames))
+
+
+def test_stretches_come_last_to_first_and_chance_moves_the_middle_one():
+    def orders(parts):
+        draws = [reordered(parts, parts, 1, necessity._generator(0, f"{i}.mp4")).tolist() for i in range(20)]
+        assert draws == [reordered(parts, parts, 1, necessity._generator(0, f"{i}.mp4")).tolist() for i in range(20)]
+        return sorted(set(map(tuple, draws)))
+
+    assert orders(4) == [(3, 2, 1, 0)]
+    assert orders(5) == [(4, 2, 3, 1, 0), (4, 3, 1, 2, 0)]
+    assert all(place != i for parts in range(2, 10) for order in orders(parts) for i, place in enumerate(order))
 
 
 def test_one_frame_has_no_other_order():

@@ -176,7 +176,8 @@ class NecessityRules:
     ordered: float = 2.0
     """Weight of a sample that shuffled frames answer much worse; 1 leaves it alone."""
     margin: float = 0.25
-    """Nats that count as much worse (shuffled) and within which losses count as equal (one frame)."""
+    """Nats that count as much worse (shuffled) or much better (one frame than none), and within which losses count as
+    equal (one frame and all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
