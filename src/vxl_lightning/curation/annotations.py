@@ -162,14 +162,7 @@ def normalise(record: object) -> tuple[Sample, str, str]:
         UserError: it cannot be used; the message says why.
     """
     where = "record"
-    if isinstance(record, dict) and "image" in record:
-        if "video" in record:
-            raise UserError(f"{where}: has both 'video' and 'image'; keep the one that the conversation is about")
-        # Read as a video of one frame from here on; which it was stays in the record.
-        checked = {k: v for k, v in record.items() if k != "image"} | {"video": record["image"]}
-    else:
-        checked = record  # type: ignore[assignment]
-    sample = Sample.from_record(checked, where)
+    sample = Sample.from_record(record, where)
     if len(sample.conversations) % 2:
         raise UserError(f"{where}: the last of {len(sample.conversations)} turns is a question without an answer")
     scale = sample.meta.get("scale")

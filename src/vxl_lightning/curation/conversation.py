@@ -36,7 +36,7 @@ def conversation(samples: pa.Table) -> pa.Table:
 
 def judge(record: dict[str, Any]) -> dict[str, Any]:
     """The columns of one record."""
-    sample = Sample.from_record({**record, "video": record.get("video") or record.get("image")}, "record")
+    sample = Sample.from_record(record, "record")
     pairs = exchanges(sample)
     texts = [turn.text for turn in sample.conversations]
     hashes = [bytes.fromhex(qa_hash(pair.question, pair.answer)[:32]) for pair in pairs]

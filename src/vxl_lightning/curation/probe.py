@@ -50,7 +50,9 @@ def facts(path: Path, kind: str, settings: ProbeSettings) -> dict[str, Any]:
     except _Fault as fault:
         return {"problem": fault.problem, "detail": fault.detail}
     except Exception as error:  # whatever a damaged file makes a library raise
-        return {"problem": "unreadable", "detail": f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"}
+        # Where the file lies on this machine is nothing that a table should hold.
+        reason = " ".join(str(error).replace(str(path), path.name).split())[:160]
+        return {"problem": "unreadable", "detail": f"{type(error).__name__}: {reason}"}
 
 
 class _Fault(Exception):
