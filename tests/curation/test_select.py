@@ -87,8 +87,8 @@ def test_rare_strata_are_not_lost() -> None:
 
 def test_inside_a_stratum_the_best_for_a_token_goes_first() -> None:
     given_ = columns(
-        4, kept=np.ones(4, dtype=bool), media=np.arange(4), tokens=np.array([10, 10, 40, 10]), stratum=np.zeros(4, dtype=int),
-        value=np.array([1.0, 3.0, 8.0, 2.0]),
+        4, kept=np.ones(4, dtype=bool), media=np.arange(4), tokens=np.array([10, 10, 40, 10]),
+        stratum=np.zeros(4, dtype=int), value=np.array([1.0, 3.0, 8.0, 2.0]),
     )  # fmt: skip
     assert np.flatnonzero(select(given_, SelectSettings(budget=20), 70, 0).kept).tolist() == [1, 3]
 
