@@ -217,5 +217,7 @@ def write_pyav(path: Path, frames: Tensor, fps: float, crf: int) -> None:
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": str(crf), "preset": "medium", "threads": "1"}
         for image in frames.permute(0, 2, 3, 1).contiguous().numpy():
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+            # Converted here: what the encoder converts by itself now and then differs in a bit, under load.
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
