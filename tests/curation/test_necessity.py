@@ -60,7 +60,7 @@ def folders(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def fresh():
     yield
-    reading._reader.cache_clear()
+    reading.reader.cache_clear()
 
 
 # --- what is asked ----------------------------------------------------------------------------------------------------
@@ -95,6 +95,30 @@ def plainly(model, question, answer):
     return -logits.gather(1, torch.tensor(told)[:, None])[:, 0]
 
 
+def loaded(settings):
+    """The reader that `blind` asks where only a language model is named, and `ladder` where a folder is."""
+    return reader(settings.model, settings.language_model, settings.device)
+
+
+@torch.no_grad()
+def test_named_choices_are_asked_about_in_every_order(folders):
+    settings = NecessityRules(language_model=folders[0])
+    question = Asked("Is it a ring or a disk?", "disk", ("disk", "ring"))
+    assert [q.question for q in question.turned()] == ["Is it a ring or a disk?", "Is it a disk or a ring?"]
+    assert Asked("Which ring?", "disk", ("disk", "ring")).turned() == [Asked("Which ring?", "disk", ("disk", "ring"))]
+    three = Asked("b, a or c?", "a", ("a", "b", "c"))
+    assert [q.question for q in three.turned()] == ["b, a or c?", "a, c or b?", "c, b or a?"]
+    rows = [(record((q.question, q.answer), choices=[["disk", "ring"]]), "", "video") for q in question.turned()]
+    (mean, other) = blind(table(*rows), settings)["blind"].to_pylist()
+    assert mean == pytest.approx(other)  # whichever order it came in
+    model = loaded(settings).model
+    odds = []
+    for q in question.turned():
+        disk, ring = (-plainly(model, q.question, word).sum() for word in q.choices)
+        odds.append(float(torch.stack([disk, ring]).softmax(0)[0]))
+    assert math.exp(-mean) == pytest.approx(sum(odds) / 2, rel=1e-4)
+
+
 @torch.no_grad()
 def test_blind_loss_is_of_answer_tokens_or_among_the_choices(folders):
     settings = NecessityRules(language_model=folders[0], batch_size=2)
@@ -107,7 +131,7 @@ def test_blind_loss_is_of_answer_tokens_or_among_the_choices(folders):
     found = blind(samples, settings)
     assert found.schema == necessity.BLIND
     assert found["row"].to_pylist() == [10, 11, 12, 13]
-    model = reader(settings).model
+    model = loaded(settings).model
     shape, other = plainly(model, "What shape?", "disk"), plainly(model, "What shape?", "ring")
     odds = torch.stack([-other.sum(), -shape.sum()]).log_softmax(0)
     colour = plainly(model, "And the colour?", "dark red")
@@ -121,13 +145,13 @@ def test_long_answers_are_judged_by_their_beginning(folders):
     settings = NecessityRules(language_model=folders[0])
     long = "abcdefgh" * 20
     (loss,) = blind(table((record(("Tell?", long)), "", "video")), settings)["blind"].to_pylist()
-    nats = plainly(reader(settings).model, "Tell?", long)
+    nats = plainly(loaded(settings).model, "Tell?", long)
     assert loss == pytest.approx(float(nats[:MAX_ANSWER].mean()), rel=1e-4)
     assert loss != pytest.approx(float(nats.mean()), rel=1e-4)
 
 
 def test_a_question_beyond_the_context_has_no_loss_and_spoils_no_other(folders, tmp_path):
-    settings = NecessityRules(model=folders[1])
+    settings = NecessityRules(model=folders[1], language_model="")
     film(tmp_path / "a.mp4")
     samples = table(
         (record(("x" * 3000, "disk")), "a.mp4", "video"), (record(("What shape?", "disk")), "a.mp4", "video")
@@ -178,9 +202,14 @@ class Attentive(Reader):
 @pytest.fixture
 def attentive(monkeypatch):
     compressor = SimpleNamespace(min_frames=1, frames_per_group=4)
-    model = SimpleNamespace(device=torch.device("cpu"), compressor=compressor, plain=SimpleNamespace(config=None))
+    model = SimpleNamespace(
+        device=torch.device("cpu"),
+        compressor=compressor,
+        plain=SimpleNamespace(config=None),
+        nothing=lambda: torch.zeros(0, 1),
+    )
     made = Attentive(model, Greys(Greys.Config()), 4.0)
-    monkeypatch.setattr(necessity, "reader", lambda settings: made)
+    monkeypatch.setattr(necessity, "reader", lambda *_: made)
     return NecessityRules(model="attentive", frames=3)
 
 
@@ -274,12 +303,12 @@ def test_what_settings_must_name(folders, tmp_path):
     config = VideoLMConfig(dim=8, language_model=folders[0], adapter=AdapterConfig(rank=0))
     save_pretrained(tmp_path / "blind", build_video_lm(config), config)
     with pytest.raises(UserError, match="does not record its encoder"):
-        blind(samples, NecessityRules(model=str(tmp_path / "blind")))
+        ladder(samples, NecessityRules(model=str(tmp_path / "blind")), tmp_path, 0)
 
 
 def test_a_model_is_loaded_once(folders):
     settings = NecessityRules(language_model=folders[0])
-    assert reader(settings) is reader(NecessityRules(language_model=folders[0], margin=0.1))
+    assert loaded(settings) is loaded(NecessityRules(language_model=folders[0], margin=0.1))
 
 
 # --- weights and orders -----------------------------------------------------------------------------------------------

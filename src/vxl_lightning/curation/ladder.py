@@ -8,8 +8,9 @@ was seen. The frames are encoded once, and a condition is an index into them.
 
 import json
 import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,7 +18,6 @@ import torch
 from torch import Tensor
 
 from vxl_lightning import registry
-from vxl_lightning.curation.recipe import NecessityRules
 from vxl_lightning.data.chat import exchanges
 from vxl_lightning.data.decoding import probe, stream_frames
 from vxl_lightning.data.sampling import sample_times
@@ -42,6 +42,24 @@ class Asked:
     question: str
     answer: str
     choices: tuple[str, ...] = ()
+
+    def turned(self) -> list["Asked"]:
+        """The question with the choices that it names in every rotation, itself first.
+
+        Small models answer "which came first, the star or the ring?" by what is said first or last, and are sure of it.
+        Who knows the answer knows it in every order (CircularEval of MMBench, arXiv 2307.06281). A question that names
+        fewer than two of its choices has one way to be asked.
+        """
+        found = ((re.search(rf"\b{re.escape(choice)}\b", self.question), choice) for choice in self.choices)
+        named = [choice for _, choice in sorted((match.start(), choice) for match, choice in found if match)]
+        if len(named) < 2:
+            return [self]
+        anywhere = "|".join(rf"\b{re.escape(choice)}\b" for choice in sorted(named, key=len, reverse=True))
+        rotations = (dict(zip(named, named[k:] + named[:k], strict=True)) for k in range(len(named)))
+        return [
+            replace(self, question=re.sub(anywhere, lambda match, new=new: new[match[0]], self.question))  # type: ignore[misc]
+            for new in rotations
+        ]
 
 
 def asked(record: str) -> list[Asked]:
@@ -158,8 +176,16 @@ class Reader:
         ]
 
 
-@lru_cache(maxsize=1)
-def _reader(model: str, language_model: str, device: str) -> Reader:
+@lru_cache(maxsize=2)
+def reader(model: str, language_model: str, device: str) -> Reader:
+    """The video language model of a folder, or a language model alone where ``model`` is empty; loaded once a process.
+
+    Raises:
+        UserError: no such model, or one that does not answer, or whose encoder is unknown.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # its bars would run through those of the recipe
     if not model:
         # Nothing is ever shown to it, so that any compressor will do.
         config = VideoLMConfig(
@@ -177,12 +203,3 @@ def _reader(model: str, language_model: str, device: str) -> Reader:
         )
     encoder = registry.build("encoder", loaded.encoder).eval().to(device)
     return Reader(loaded.model.to(device), encoder, loaded.fps or DEFAULT_FPS)
-
-
-def reader(settings: NecessityRules) -> Reader:
-    """The model that settings name, loaded once in a process.
-
-    Raises:
-        UserError: no such model, or one that does not answer, or whose encoder is unknown.
-    """
-    return _reader(settings.model, settings.language_model, settings.device)

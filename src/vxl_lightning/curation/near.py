@@ -5,7 +5,8 @@ stay is decided longest first: a video goes only if one that stays shows it. So 
 very twin it names, and in a chain of overlaps (A with B, B with C) C does not go for the sake of A.
 
 Two rules keep quiet videos apart: at least `MATCHED` different frames of either side must match, so that a still
-picture is no duplicate of every film it appears in; and a video that shows one picture alone is compared with its like.
+picture is no duplicate of every film it appears in; and a video that shows one picture alone is compared with its like,
+or, if it is flat (black) before or after, with all that are flat somewhere.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ NEAR = pa.schema(
     ]
 )
 MATCHED = 2
-"""Frames of either side that must match, unless both show one picture alone."""
+"""Frames of either side that must match, unless both show one picture alone, or one that flashes up in the dark."""
 
 
 def near_videos(
@@ -49,11 +50,11 @@ def near_videos(
     # A picture has no motion, and neither has what could not be decoded.
     videos = frames.filter(pc.is_valid(frames["motion"]))
     media, times = videos["media"].to_pylist(), videos["times"].to_pylist()
-    vectors, video = _vectors(videos)
+    vectors, video, dark = _vectors(videos)
     count = np.bincount(video, minlength=len(media))
     ends = [durations[m] if durations else t[-1] for m, t in zip(media, times, strict=True)]
     rank = np.argsort(sorted(range(len(media)), key=lambda v: (-ends[v], -len(times[v]), media[v])))
-    first, second, overlap = _overlaps(vectors, video, count, rank, settings.frame_similarity, seed)
+    first, second, overlap = _overlaps(vectors, video, count, dark, rank, settings.frame_similarity, seed)
     enough = overlap >= _threshold(settings.near_video, first, overlap, len(media))
     first, second, overlap = first[enough], second[enough], overlap[enough]
     twin: dict[int, tuple[int, float]] = {}
@@ -65,17 +66,19 @@ def near_videos(
     return pa.Table.from_pylist(rows, NEAR)
 
 
-def _vectors(videos: pa.Table) -> tuple[Floats, Ints]:
-    """Descriptors ``[N, DIM]`` of all frames that are not flat, and the video ``[N]`` of each."""
+def _vectors(videos: pa.Table) -> tuple[Floats, Ints, NDArray[np.bool_]]:
+    """Descriptors ``[N, DIM]`` of all frames that are not flat, the video ``[N]`` of each, and who has flat ones."""
     pieces = [np.frombuffer(raw.as_py(), np.float16).reshape(-1, DIM) for raw in videos["descriptors"]]
     video = np.repeat(np.arange(len(pieces)), [len(piece) for piece in pieces])
     vectors = np.concatenate([np.zeros((0, DIM), np.float16), *pieces])
     shown = vectors.any(1)
-    return vectors[shown].astype(np.float32), video[shown]
+    dark = np.zeros(len(pieces), dtype=bool)
+    dark[video[~shown]] = True
+    return vectors[shown].astype(np.float32), video[shown], dark
 
 
 def _overlaps(
-    vectors: Floats, video: Ints, count: Ints, rank: Ints, similarity: float, seed: int
+    vectors: Floats, video: Ints, count: Ints, dark: NDArray[np.bool_], rank: Ints, similarity: float, seed: int
 ) -> tuple[Ints, Ints, NDArray[np.float64]]:
     """Pairs of a video and a longer one (lower ``rank``), and the fraction of its frames that the longer one shows."""
     size = np.int64(len(count))
@@ -88,7 +91,8 @@ def _overlaps(
     first, second = np.divmod(pair, size)
     # Matching is symmetric, so the pair the other way round is there.
     back = matched[np.searchsorted(pair, second * size + first)]
-    needed = np.where((count[first] == 1) & (count[second] == 1), 1, MATCHED)
+    alone = (count[first] == 1) & ((count[second] == 1) | (dark[first] & dark[second]))
+    needed = np.where(alone, 1, MATCHED)
     good = (rank[second] < rank[first]) & (np.minimum(matched, back) >= needed)
     return first[good], second[good], matched[good] / count[first[good]]
 

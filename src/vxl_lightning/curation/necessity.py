@@ -39,10 +39,11 @@ from vxl_lightning.tokens import VideoGrid
 
 BLIND = pa.schema([("row", pa.int64()), ("blind", pa.float32())])
 STEPS = ("one", "few", "shuffled", "full")
+LOSSES = ("blind", *STEPS)
 LADDER = pa.schema(
     [
         ("row", pa.int64()),
-        *((step, pa.float32()) for step in STEPS),
+        *((step, pa.float32()) for step in LOSSES),
         ("problem", pa.string()),  # null, or undecodable, too_short, too_long
         ("detail", pa.string()),
     ]
@@ -59,22 +60,32 @@ def blind(samples: pa.Table, settings: NecessityRules) -> pa.Table:
 
     Args:
         samples: ``row`` and ``record`` (JSON) of well-formed samples.
-        settings: the model.
+        settings: the language model that is asked; where it is empty, that of the video language model.
 
     Returns:
         `BLIND`, in the order of ``samples``; null where a sample has no answer, or one longer than the model's context.
+        A question that names its choices is asked with them in every rotation, and the mean probability counts.
     """
-    model = reader(settings)
+    model = reader("" if settings.language_model else settings.model, settings.language_model, settings.device)
     items = samples.select(["row", "record"]).to_pylist()
     head = model.model.nothing().detach()
     questions = [asked(item["record"]) for item in items]
     short = [all(model.length(head, q) <= model.limit for q in qs) for qs in questions]
-    everything = [q for qs, fits in zip(questions, short, strict=True) if fits for q in qs]
+    turned = [[q.turned() for q in qs] if fits else [] for qs, fits in zip(questions, short, strict=True)]
+    everything = [way for ways in turned for several in ways for way in several]
     losses = iter(model.losses([(head, everything)], settings.batch_size)[0])
     rows = []
-    for item, qs, fits in zip(items, questions, short, strict=True):
-        rows.append({"row": item["row"], "blind": _mean([next(losses) for _ in qs] if fits else [])})
+    for item, ways in zip(items, turned, strict=True):
+        of_sample = [[next(losses) for _ in several] for several in ways]
+        rows.append({"row": item["row"], "blind": _mean([_over_ways(several) for several in of_sample])})
     return pa.Table.from_pylist(rows, BLIND)
+
+
+def _over_ways(losses: list[float]) -> float:
+    """Loss of the mean probability over the ways in which one question was asked."""
+    if len(losses) == 1:
+        return losses[0]
+    return float(np.log(len(losses)) - np.logaddexp.reduce([-loss for loss in losses]))
 
 
 def ladder(samples: pa.Table, settings: NecessityRules, media_root: Path, seed: int) -> pa.Table:
@@ -89,16 +100,16 @@ def ladder(samples: pa.Table, settings: NecessityRules, media_root: Path, seed: 
         seed: of the shuffled order, which also depends on the media's path.
 
     Returns:
-        `LADDER`, in the order of ``samples``. An image has only ``full``, since it has nothing to leave out or to
-        shuffle. What cannot be shown has nulls and a problem: ``undecodable`` media, ``too_short`` for the compressor,
-        ``too_long`` for the language model.
+        `LADDER`, in the order of ``samples``. An image has only ``blind`` and ``full``: nothing to leave out or
+        to shuffle. What cannot be shown has nulls and a problem: ``undecodable`` media, ``too_short`` for the
+        compressor, ``too_long`` for the language model.
 
     Raises:
         UserError: ``settings.model`` is empty or cannot be used.
     """
     if not settings.model:
         raise UserError("necessity.model is empty: the steps that show video need the folder of a tuned VideoLM")
-    model = reader(settings)
+    model = reader(settings.model, settings.language_model, settings.device)
     found: list[dict[str, Any]] = []
     waiting: list[_Shown] = []
     items = samples.select(["row", "record", "media", "kind"]).to_pylist()
@@ -208,6 +219,7 @@ def _show(items: list[dict[str, Any]], model: Reader, settings: NecessityRules, 
         everything = [q for qs in questions for q in qs]
         steps = ["full"] if kind == "image" else STEPS
         trees = {step: model.prefixes(_frames(grid, orders[step]), everything) for step in steps if everything}
+        trees["blind"] = [(model.model.nothing(), everything)]
     return _Shown(rows, questions, problems, trees)
 
 
@@ -220,13 +232,13 @@ def _too_long(length: int, limit: int) -> Problem:
 def _losses(shown: list[_Shown], model: Reader, batch_size: int) -> Iterator[dict[str, Any]]:
     """The `LADDER` rows of some media, all of a step's questions together."""
     found: dict[str, Iterator[float]] = {}
-    for step in STEPS:
+    for step in LOSSES:
         trees = [tree for media in shown for tree in media.trees.get(step, [])]
         found[step] = chain.from_iterable(model.losses(trees, batch_size))
     for media in shown:
         for row, questions, (problem, detail) in zip(media.rows, media.questions, media.problems, strict=True):
             losses = {
-                step: _mean([next(found[step]) for _ in questions] if step in media.trees else []) for step in STEPS
+                step: _mean([next(found[step]) for _ in questions] if step in media.trees else []) for step in LOSSES
             }
             yield {"row": row, **losses, "problem": problem, "detail": detail}
 

@@ -199,7 +199,8 @@ def _look(recipe: Recipe, work: Work, state: State) -> None:
         from vxl_lightning.curation.near import near_videos
 
         looked = state.frames.filter(pa.array(index.used(verdicts.kept)[index.places(state.frames)]))
-        found = near_videos(looked, recipe.duplicates, recipe.seed)
+        lasts = dict(zip(state.probed["media"].to_pylist(), state.probed["duration"].to_pylist(), strict=True))
+        found = near_videos(looked, recipe.duplicates, recipe.seed, lasts)
         more = judging.near_duplicates(verdicts, index, looked, found, recipe.duplicates)
         state.duplicates = pa.concat_tables([state.duplicates, more])
 
@@ -215,27 +216,30 @@ def _ladder(recipe: Recipe, work: Work, state: State) -> None:
     inputs = [rules, _model_hash(rules), state.signature, recipe.seed]
     table = work.rows("to-ask-blind", index, verdicts.kept)
     path = work.stage("blind", partial(necessity.blind, settings=rules), table, necessity.BLIND, inputs, None, 64)
-    blind = judging.column(path, "blind", len(index))
-    verdicts.limit("blind", "necessity", rules.blind, blind, higher_is_worse=False)
+    alone = judging.column(path, "blind", len(index))
+    verdicts.limit("blind", "necessity", rules.blind, alone, higher_is_worse=False)
     if not rules.model:
         return
     table = work.rows("to-ask", index, verdicts.kept)
     function = partial(necessity.ladder, settings=rules, media_root=Path(recipe.media_root), seed=recipe.seed)
     path = work.stage("ladder", function, table, necessity.LADDER, inputs, None, 64)
     judging.broken_rows(verdicts, "ladder", path)
-    one, few, shuffled, full = (judging.column(path, name, len(index)) for name in necessity.STEPS)
+    blind, one, few, shuffled, full = (judging.column(path, name, len(index)) for name in necessity.LOSSES)
     state.necessity, state.weight, _, _ = necessity.weights(blind, one, few, shuffled, full, rules)
     verdicts.limit("misaligned", "necessity", rules.misaligned, state.necessity, higher_is_worse=False)
 
 
 def _model_hash(rules: NecessityRules) -> dict[str, str]:
-    """The files of the model that is asked, by name."""
+    """The files of the models that are asked."""
     from vxl_lightning.models.language import language_model_folder
 
-    folder = Path(rules.model) if rules.model else language_model_folder(rules.language_model)
-    if not folder.is_dir():
+    folders = [Path(rules.model)] if rules.model else []
+    if folders and not folders[0].is_dir():
         raise UserError(f"necessity.model={rules.model!r} is no folder; give one that 'vxl train' or an ablation left")
-    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    if rules.language_model:
+        folders.append(language_model_folder(rules.language_model))
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    return {f"{place} {path.name}": sha256_of(path) for place, path in enumerate(files)}
 
 
 def choose(recipe: Recipe, state: State) -> None:

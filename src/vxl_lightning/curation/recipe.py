@@ -154,10 +154,11 @@ class NecessityRules:
     """Does the answer need the video? Losses of answer tokens, by forward passes alone."""
 
     model: str = ""
-    """Folder of a video language model that `vxl train` or an ablation left; empty reads questions alone, with
-    ``language_model``, and runs the blind step only."""
+    """Folder of a video language model that `vxl train` or an ablation left, for all steps of the ladder; empty runs
+    the blind rule only."""
     language_model: str = "smollm2"
-    """A packaged language model or a local transformers folder, where ``model`` is empty."""
+    """A packaged language model or a local transformers folder, which is asked for the blind rule; empty asks that of
+    ``model``."""
     frames: int = 4
     """Frames of the few-frames step, and stretches of the shuffled one."""
     max_frames: int = 512
@@ -166,9 +167,9 @@ class NecessityRules:
     """Questions a forward pass."""
     device: str = "cpu"
     """Where the model runs."""
-    blind: Limit = field(default_factory=lambda: Limit(mode="off", threshold=0.15))
-    """Score: loss of the answer without the video, nats a token (with ``choices``: of the choice); below fails. 0.15 is
-    a probability of 0.86 among the choices."""
+    blind: Limit = field(default_factory=lambda: Limit(mode="off", threshold=0.1))
+    """Score: loss of the answer without the video, nats a token (with ``choices``: of the choice, its mean probability
+    over all orders in which the question may name them); below fails. 0.1 is a probability of 0.9."""
     misaligned: Limit = field(default_factory=lambda: Limit(mode="off", threshold=-0.5))
     """Score: blind loss minus the loss with the video; below the threshold the video makes the answer less likely."""
     one_frame: float = 0.5
@@ -178,6 +179,14 @@ class NecessityRules:
     margin: float = 0.25
     """Nats that count as much worse (shuffled) or much better (one frame than none), and within which losses count as
     equal (one frame and all)."""
+
+    def __post_init__(self) -> None:
+        if not self.model and not self.language_model:
+            raise ValueError("model and language_model are both empty; name one, such as language_model=smollm2")
+        if min(self.frames, self.max_frames, self.batch_size) < 1:
+            raise ValueError(
+                f"frames={self.frames}, max_frames={self.max_frames}, batch_size={self.batch_size}: at least 1 each"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

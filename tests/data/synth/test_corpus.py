@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from vxl_lightning import config as configuration
+from vxl_lightning.cli.main import main
 from vxl_lightning.curation.contamination import qa_hash
 from vxl_lightning.data.decoding import probe, stream_frames
 from vxl_lightning.data.files import sha256_of
@@ -301,4 +302,18 @@ def test_footage_that_gives_too_little_is_said(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Footage, "load", staticmethod(lambda _: Footage(flat, [])))
     with pytest.raises(UserError, match=r"clip-00\d\d: the footage gives no more clips that are unlike"):
         make_corpus(SMALL, tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_shows_and_plans(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patch_footage(monkeypatch)
+    command = ["data", "synth", "corpus", str(tmp_path / "out"), "blind=3", "clips=40"]
+    assert main([*command, "--print-config"]) == 0
+    assert "blind: 3" in capsys.readouterr().out
+    assert main([*command, "--dry-run"]) == 0
+    assert "145 files, most of them clips of 32 frames, 128 px" in " ".join(capsys.readouterr().out.split())
+    assert main([*command, "reencoded=99"]) == 2
+    assert "clips=40: 121 copies" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
