@@ -46,7 +46,7 @@ def test_all_pairs_are_found(vectors: np.ndarray, threshold: float) -> None:
 def test_many_small_clusters_and_tiles_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = spread(1200, 5)
     whole = similar_pairs(vectors, 0.95, seed=0)
-    for name, value in {"SMALL": 100, "BLOCK": 90, "TILE": 700}.items():
+    for name, value in {"SMALL": 100, "BLOCK": 90, "SPAN": 250, "TILE": 700}.items():
         monkeypatch.setattr(similar, name, value)
     pieces = similar_pairs(vectors, 0.95, seed=0)
     assert len(whole[0]) > 1000

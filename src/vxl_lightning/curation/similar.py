@@ -26,6 +26,8 @@ SMALL = 4096
 """Vectors up to which one cluster holds them all."""
 BLOCK = 8192
 """Vectors whose neighbouring clusters are looked up at a time."""
+SPAN = 1 << 18
+"""Vectors that are compared with a cluster at a time: many, because small products of matrices are slow."""
 TILE = 1 << 22
 """Cosines held at a time."""
 SLACK = np.float32(1e-4)
@@ -79,12 +81,9 @@ def pair_blocks(vectors: Floats, threshold: float, seed: int, groups: Ints | Non
     unit /= length[place, None]
     starts = np.searchsorted(cluster, np.arange(len(centroids) + 1))
     reach = _distances(centroids) * np.float32(np.sqrt((1 - threshold) / 2)) + SLACK
-    for rows in _parts(np.arange(len(place)), BLOCK):
-        scores = unit[rows] @ centroids.T
-        margin = np.take_along_axis(scores, cluster[rows, None], 1) - scores
-        near = (margin <= reach[cluster[rows]]) & (starts[1:] > starts[:-1])
-        for other in np.flatnonzero(near.any(0)):
-            for left, right in _close(unit, rows[near[:, other]], starts[other], starts[other + 1], threshold):
+    for span in _parts(np.arange(len(place)), SPAN):
+        for other, rows in _near(unit, span, cluster, centroids, reach):
+            for left, right in _close(unit, rows, starts[other], starts[other + 1], threshold):
                 # Inside a tile of its own cluster a pair comes in both orders.
                 keep = (left < right) | (cluster[left] != cluster[right])
                 a, b = place[left[keep]], place[right[keep]]
@@ -116,8 +115,27 @@ def _distances(centroids: Floats) -> Floats:
     return distances
 
 
+def _near(unit: Floats, span: Ints, cluster: Ints, centroids: Floats, reach: Floats) -> Iterator[tuple[int, Ints]]:
+    """Clusters, and those rows of the span that must be compared with each: ascending."""
+    rows, others = [], []
+    for some in _parts(span, BLOCK):
+        scores = unit[some] @ centroids.T
+        margin = np.take_along_axis(scores, cluster[some, None], 1) - scores
+        row, other = np.nonzero(margin <= reach[cluster[some]])
+        rows.append(some[row])
+        others.append(other)
+    row, other = np.concatenate(rows), np.concatenate(others)
+    row = row[np.argsort(other, kind="stable")]
+    ends = np.cumsum(np.bincount(other, minlength=len(centroids)))
+    for number, part in enumerate(np.split(row, ends[:-1])):
+        if len(part):
+            yield number, part
+
+
 def _close(unit: Floats, rows: Ints, start: int, stop: int, threshold: float) -> Iterator[tuple[Ints, Ints]]:
     """Pairs of a row and one of ``start`` to ``stop``, a cluster, whose cosine may reach the threshold."""
+    if start == stop:
+        return
     inside = (rows >= start) & (rows < stop)
     size = max(1, TILE // (stop - start))
     # The cluster's own rows look ahead only: what lies before them has looked at them.
