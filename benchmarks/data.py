@@ -7,7 +7,9 @@
 Each ratio is the bare time over the project's, taken in turn in one run, the median over the repeats: 1 is as fast.
 Growth is the exponent of the time from one to eight times the input, fitted over the sizes between.
 
-- shards: `write_shard` of some 260 MiB of videos each, against copying the same into plain files, each flushed.
+- shards: `write_shard` of some 260 MiB of videos each, against copying the same into plain files, each flushed; also
+  by two processes, as a recipe does on two cores, against the same single copy. A shard is hashed while it is written,
+  so on a disk faster than SHA-256 it is the hash that is measured.
 - frames: `curation.frames.look`, against torchcodec decoding the same frames at the same size.
 - loading: `ClipDataset` over shards, against torchcodec decoding the same files, opened by path.
 - duplicates: `similar_pairs` of 384 numbers each, against faiss' exact range search; each in its own process.
@@ -73,6 +75,7 @@ def films() -> list[Path]:
 def shards(folder: Path, quick: bool) -> list[dict[str, Any]]:
     from vxl_lightning.data.schema import Sample, Turn
     from vxl_lightning.data.tars import PackedEntry, write_shard
+    from vxl_lightning.parallel import processes
 
     turns = (Turn("human", "<image>\nWhat is shown?"), Turn("gpt", "A film."))
     files = list(islice(cycle(films()), 40 if quick else 400))
@@ -81,6 +84,8 @@ def shards(folder: Path, quick: bool) -> list[dict[str, Any]]:
         for i, file in enumerate(files)
     ]
     rows = []
+    pool = processes(2, 1)
+    list(pool.map(bool, range(8)))  # both are there before anything is timed
     for scale in SCALES[: 2 if quick else None]:
 
         def copy(scale: int = scale) -> None:
@@ -101,7 +106,16 @@ def shards(folder: Path, quick: bool) -> list[dict[str, Any]]:
                 file.unlink()
             os.sync()
 
+        def write_in_two(scale: int = scale) -> None:
+            list(
+                pool.map(
+                    write_shard, [folder / f"shard-{number:06d}.tar" for number in range(scale)], [entries] * scale
+                )
+            )
+
         row = interleaved(write, copy, 3 if quick else 5, clear)
+        if scale > 1:
+            row["two_writers"] = interleaved(write_in_two, copy, 3 if quick else 5, clear)["ratio"]
         rows.append({"shards": scale, "mib": round(scale * sum(f.stat().st_size for f in files) / 2**20, 1), **row})
     return rows
 

@@ -106,6 +106,8 @@ def test_named_choices_are_asked_about_in_every_order(folders):
     question = Asked("Is it a ring or a disk?", "disk", ("disk", "ring"))
     assert [q.question for q in question.turned()] == ["Is it a ring or a disk?", "Is it a disk or a ring?"]
     assert Asked("Which ring?", "disk", ("disk", "ring")).turned() == [Asked("Which ring?", "disk", ("disk", "ring"))]
+    told = Asked("The ring came first. Which came first, the ring or the disk?", "ring", ("disk", "ring"))
+    assert told.turned() == [told]
     three = Asked("b, a or c?", "a", ("a", "b", "c"))
     assert [q.question for q in three.turned()] == ["b, a or c?", "a, c or b?", "c, b or a?"]
     rows = [(record((q.question, q.answer), choices=[["disk", "ring"]]), "", "video") for q in question.turned()]

@@ -48,11 +48,12 @@ class Asked:
 
         Small models answer "which came first, the star or the ring?" by what is said first or last, and are sure of it.
         Who knows the answer knows it in every order (CircularEval of MMBench, arXiv 2307.06281). A question that names
-        fewer than two of its choices has one way to be asked.
+        fewer than two of its choices has one way to be asked, and so has one that names a choice twice: it says
+        something about it, which must stay true.
         """
-        found = ((re.search(rf"\b{re.escape(choice)}\b", self.question), choice) for choice in self.choices)
-        named = [choice for _, choice in sorted((match.start(), choice) for match, choice in found if match)]
-        if len(named) < 2:
+        places = {c: [m.start() for m in re.finditer(rf"\b{re.escape(c)}\b", self.question)] for c in self.choices}
+        named = sorted((c for c in self.choices if places[c]), key=lambda c: places[c])
+        if len(named) < 2 or any(len(places[c]) > 1 for c in named):
             return [self]
         anywhere = "|".join(rf"\b{re.escape(choice)}\b" for choice in sorted(named, key=len, reverse=True))
         rotations = (dict(zip(named, named[k:] + named[:k], strict=True)) for k in range(len(named)))
