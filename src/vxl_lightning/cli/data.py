@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "re-hash and reopen every shard and decode a sample of each"
     verify = commands.add_parser("verify", help=text, description=text)
     verify.add_argument("folder", help="folder of shards")
+    verify.add_argument("--media-root", metavar="FOLDER", help="folder of media that were left where they are")
     recipes.add_arguments(commands)
 
 
@@ -115,9 +116,11 @@ def _verify(args: argparse.Namespace) -> int:
     from vxl_lightning.data.verify import verify
     from vxl_lightning.errors import UserError
 
-    results = list(verify(args.folder))
+    results = list(verify(args.folder, args.media_root))
     problems = [p for _, p in results if p is not None]
     if problems:
-        raise UserError(f"{len(problems)} of {len(results)} shards are damaged: " + "; ".join(problems))
-    print(f"{args.folder}: {len(results)} shard(s), all as their manifest says")
+        raise UserError(f"{len(problems)} of {len(results)} files are damaged: " + "; ".join(problems))
+    shards = sum(name.endswith(".tar") for name, _ in results)
+    tables = f" and {len(results) - shards} table(s)" if len(results) > shards else ""
+    print(f"{args.folder}: {shards} shard(s){tables}, all as their manifest says")
     return 0

@@ -9,6 +9,8 @@ import av
 import numpy as np
 from torch import Tensor
 
+from vxl_lightning.data.backends import X264
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -22,17 +24,16 @@ class Encoding:
     bit_rate: int | None = None
 
 
-# x264's assembly gives other bytes from run to run where sides are no multiples of its blocks; so does x265 as a whole.
-_X264 = {"x264-params": "no-asm=1"}
+# x265 gives other bytes from run to run, so HEVC is not among them.
 COPIES = (
-    Encoding("libx264", ".mp4", {"crf": "30", "preset": "veryfast", **_X264}),
-    Encoding("libx264", ".mkv", {"crf": "26", **_X264}, scale=0.75),
+    Encoding("libx264", ".mp4", {"crf": "30", "preset": "veryfast", **X264}),
+    Encoding("libx264", ".mkv", {"crf": "26", **X264}, scale=0.75),
     Encoding("mpeg4", ".avi", bit_rate=600_000),
     Encoding("libvpx-vp9", ".webm", {"crf": "34", "b": "0", "cpu-used": "5"}, scale=1.5),
     Encoding("libvpx", ".mkv", {"cpu-used": "5"}, bit_rate=400_000),
 )
 """How copies are encoded, in turn."""
-ORIGINAL = Encoding("libx264", ".mp4", {"crf": "18", "preset": "fast", **_X264})
+ORIGINAL = Encoding("libx264", ".mp4", {"crf": "18", "preset": "fast", **X264})
 """How clips are encoded that are no copies."""
 ODD_PIXELS = (replace(ORIGINAL, pixel_format="yuv444p10le"), replace(ORIGINAL, pixel_format="yuv422p"))
 """Pixels that are not 8-bit 4:2:0, in turn."""
