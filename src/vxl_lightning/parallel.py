@@ -83,6 +83,7 @@ class Killable:
                 raise CallFailed(f"took over {timeout:g} s")
             worked, result = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join(5)  # its pipe breaks a moment before it is gone
             code = self._process.exitcode
             self.close()
             raise CallFailed(f"its process died (exit code {code})") from None

@@ -2,6 +2,6 @@
 
 Every stage reads tables and writes a table; only `write` touches tar files. The road, in order:
 
-    annotations -> probe -> conversation, frames -> duplicates, contamination, redundancy -> necessity
-        -> decide -> select -> plan -> write
+    annotations -> conversation, probe -> exact duplicates, contamination -> frames -> near-duplicates
+        -> necessity -> select -> plan -> write -> publish
 """
