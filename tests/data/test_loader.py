@@ -145,3 +145,12 @@ def test_datamodule_refuses(features_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="val: no dataset"):
         VideoDataModule(train=features_dir).reader("val")
     assert VideoDataModule(train=features_dir, batch_size=3).steps_per_epoch(2) == 3
+
+
+@pytest.mark.parametrize(("asked", "named"), [({"fps": 4.0}, "fps=2"), ({"max_frames": 32}, "max_frames=8")])
+def test_features_of_another_sampling_are_refused_by_name(
+    features_dir: Path, asked: dict[str, float], named: str
+) -> None:
+    VideoDataModule(train=features_dir, fps=2.0, max_frames=8).setup()
+    with pytest.raises(UserError, match=f"stale features: made with {named}"):
+        VideoDataModule(train=features_dir, **asked).setup()

@@ -21,6 +21,9 @@ from vxl_lightning.encoders.base import Encoder
 from vxl_lightning.errors import UserError
 from vxl_lightning.tokens import VideoGrid
 
+FPS, MAX_FRAMES = 2.0, 64
+"""How videos are sampled where nobody says."""
+
 
 class VideoDataModule(pl.LightningDataModule):
     """Training and validation batches from shards of videos or of cached features.
@@ -37,8 +40,8 @@ class VideoDataModule(pl.LightningDataModule):
         num_workers: loading processes a rank; the batches do not depend on it.
         seed: of the order and of the training steps' randomness.
         encoder: for video shards, what encodes them on the training device; for features, the one they must come from.
-        fps: frames sampled a second, of video shards.
-        max_frames: most frames sampled of one video.
+        fps: frames sampled a second, of video shards (default 2); features must have been made with it, if it is given.
+        max_frames: most frames sampled of one video (default 64); likewise.
         allow_reshard: accept a checkpoint written at another world size or batch size. The samples go on exactly where
             they stopped; the steps of an epoch change.
         decode_timeout: seconds that decoding one video may take.
@@ -61,8 +64,8 @@ class VideoDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         encoder: str | dict[str, Any] | Encoder | None = None,
-        fps: float = 2.0,
-        max_frames: int = 64,
+        fps: float | None = None,
+        max_frames: int | None = None,
         allow_reshard: bool = False,
         decode_timeout: float = 600.0,
         max_failed: float = 0.0,
@@ -100,6 +103,7 @@ class VideoDataModule(pl.LightningDataModule):
             self._model = built.eval().requires_grad_(False)
         for reader in self._readers.values():
             reader.require_media_root()
+            reader.require(fps=self.fps, max_frames=self.max_frames)
             if reader.manifest.kind == "video" and self._model is None:
                 raise UserError(
                     f"{reader.root}: holds videos; name an encoder, or cache features with 'vxl data encode'"
@@ -129,7 +133,7 @@ class VideoDataModule(pl.LightningDataModule):
 
     def _clips(self, name: str) -> ClipDataset:
         size = None if self._model is None else self._model.frame_size
-        return ClipDataset(self.reader(name), self.fps, self.max_frames, size, self.limits)
+        return ClipDataset(self.reader(name), self.fps or FPS, self.max_frames or MAX_FRAMES, size, self.limits)
 
     def _loader(self, name: str, seed: int | None) -> ClipLoader:
         rank, world_size = self._place()

@@ -209,16 +209,24 @@ class ShardReader:
             )
         return features, times, tensors.get("importance")
 
-    def require(self, fingerprint: str) -> None:
-        """Refuse features of another encoder.
+    def require(self, fingerprint: str | None = None, fps: float | None = None, max_frames: int | None = None) -> None:
+        """Refuse features of another encoder (its frame size is part of it) or of another sampling; None is any.
 
         Raises:
-            UserError: the cache is stale.
+            UserError: the cache is stale; the message names what differs.
         """
         encoding = self.manifest.encoding
-        if encoding is not None and encoding.fingerprint != fingerprint:
+        if encoding is None:
+            return
+        if fingerprint is not None and encoding.fingerprint != fingerprint:
             raise UserError(
                 f"{self.root}: stale features: made by encoder {encoding.encoder.get('name')!r} with fingerprint "
                 f"{encoding.fingerprint}, the one asked for has {fingerprint}; "
                 "run 'vxl data encode' again into another folder"
             )
+        for name, asked in (("fps", fps), ("max_frames", max_frames)):
+            if asked is not None and getattr(encoding, name) != asked:
+                raise UserError(
+                    f"{self.root}: stale features: made with {name}={getattr(encoding, name):g}, asked for is "
+                    f"{name}={asked:g}; leave {name} out, or run 'vxl data encode' again into another folder"
+                )

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from vxl_lightning import registry
 from vxl_lightning.config import component, to_plain
-from vxl_lightning.data.datamodule import VideoDataModule
+from vxl_lightning.data.datamodule import FPS, VideoDataModule
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import VideoLMConfig
 from vxl_lightning.models.pretrained import save_pretrained
@@ -40,10 +40,10 @@ class DataConfig:
     """Loading processes a rank; the batches do not depend on it."""
     encoder: dict[str, Any] = component("encoder", None)
     """Encodes video shards; for feature shards, the encoder they must come from (empty: any)."""
-    fps: float = 2.0
-    """Frames sampled a second, of video shards."""
-    max_frames: int = 64
-    """Most frames sampled of one video."""
+    fps: float | None = None
+    """Frames sampled a second, of video shards (2 where it is null); features must have been made with it, if given."""
+    max_frames: int | None = None
+    """Most frames sampled of one video (64 where it is null); likewise."""
     allow_reshard: bool = False
     """Resume at another world size or batch size: exact in samples, not in steps."""
     max_failed: float = 0.0
@@ -148,7 +148,7 @@ def train(config: TrainConfig, resume: bool = False) -> Path:
     if config.data.val and not config.trainer.validate_every:
         trainer.validate(module, datamodule=data, verbose=False)
     if trainer.is_global_zero:
-        _save(module, resolved, out / "model", encoder, encoding.fps if encoding else config.data.fps)
+        _save(module, resolved, out / "model", encoder, encoding.fps if encoding else config.data.fps or FPS)
     return out / "model"
 
 
