@@ -5,6 +5,7 @@ whatever else it holds is kept in ``meta``. Files are a JSON list or one record 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from vxl_lightning.errors import UserError
 Role = Literal["human", "gpt"]
 ROLES: tuple[Role, ...] = ("human", "gpt")
 _CHUNK = 1 << 20
+_SPACE = re.compile(r"\s*")
 _LARGEST_RECORD = 64 << 20
 
 
@@ -173,31 +175,38 @@ def _records(path: Path, handle: TextIO) -> Iterator[tuple[str, object]]:
 def _list_records(path: Path, handle: TextIO, text: str) -> Iterator[tuple[str, object]]:
     """Records of a JSON list, parsed as the text arrives; ``text`` is what follows the ``[``."""
     decoder = json.JSONDecoder()
-    number, step = 1, _CHUNK
+    number, step, place = 1, _CHUNK, 0  # what is before ``place`` is done with; cutting it off each time would be slow
     while True:
-        text = text.lstrip()
-        if text.startswith("]"):
-            rest = text[1:] + handle.read()
+        place = _skipped(text, place)
+        if text.startswith("]", place):
+            rest = text[place + 1 :] + handle.read()
             if rest.strip():
                 raise UserError(f"{path}: text after the closing ']' of the list ({rest.strip()[:20]!r}); remove it")
             return
         try:
-            record, end = decoder.raw_decode(text)
-            tail = text[end:].lstrip()
-            if not tail:  # A number may go on, and what separates the records is not here yet.
+            record, end = decoder.raw_decode(text, place)
+            end = _skipped(text, end)
+            if end == len(text):  # A number may go on, and what separates the records is not here yet.
                 raise json.JSONDecodeError("Unexpected end of the list", text, end)
         except json.JSONDecodeError as error:
             more = handle.read(step)
-            if not more or len(text) > _LARGEST_RECORD:
+            if not more or len(text) - place > _LARGEST_RECORD:
                 raise UserError(
                     f"{path}, record {number}: not JSON ({error.msg}); a list [{{...}}, ...] of records is expected"
                 ) from None
-            text += more
+            text, place = text[place:] + more, 0
             step *= 2
             continue
         yield f"{path}, record {number}", record
         step = _CHUNK
         number += 1
-        if tail[0] not in ",]":
-            raise UserError(f"{path}: a ',' or ']' must follow record {number - 1}, got {tail[0]!r}")
-        text = tail[1:] if tail[0] == "," else tail
+        if text[end] not in ",]":
+            raise UserError(f"{path}: a ',' or ']' must follow record {number - 1}, got {text[end]!r}")
+        place = end + (text[end] == ",")
+
+
+def _skipped(text: str, place: int) -> int:
+    """The place of the next character that is no space; the end of the text where there is none."""
+    match = _SPACE.match(text, place)
+    assert match is not None
+    return match.end()
