@@ -12,6 +12,7 @@ Growth is the exponent of the time from one to eight times the input, fitted ove
   so on a disk faster than SHA-256 it is the hash that is measured.
 - frames: `curation.frames.look`, against torchcodec decoding the same frames at the same size.
 - loading: `ClipDataset` over shards, against torchcodec decoding the same files, opened by path.
+  Both decode on one thread, as the processes of a recipe and of a loader do.
 - duplicates: `similar_pairs` of 384 numbers each, against faiss' exact range search; each in its own process.
 
 The footage is that of `make demo`; ``--folder`` says where shards and copies are written.
@@ -30,7 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _record import measure, peak_mib, record
+import torch
+from _record import measure, record
 
 DIM, THRESHOLD = 384, 0.95
 SCALES = (1, 2, 4, 8)
@@ -137,6 +139,7 @@ def frames(folder: Path, quick: bool) -> list[dict[str, Any]]:
     from vxl_lightning.curation.recipe import FrameSettings
     from vxl_lightning.data.decoding import probe
 
+    torch.set_num_threads(1)
     settings = FrameSettings()
     durations = {path: probe(path).duration for path in films()}
     rows = []
@@ -164,6 +167,7 @@ def loading(folder: Path, quick: bool) -> list[dict[str, Any]]:
     from vxl_lightning.data.shards import ShardReader
     from vxl_lightning.data.writer import ShardWriter
 
+    torch.set_num_threads(1)
     turns = (Turn("human", "<image>\nWhat is shown?"), Turn("gpt", "A film."))
     fps, most, size = 2.0, 64, (224, 224)
     rows = []
@@ -201,6 +205,12 @@ def embeddings(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
     return vectors
 
 
+def own_peak_mib() -> float:
+    """Largest resident memory since this program began; what `getrusage` says begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
 def pairs(method: str, path: Path) -> dict[str, Any]:
     """One search in this process: its time and memory; the pairs go to a file beside the vectors."""
     import faiss
@@ -208,7 +218,7 @@ def pairs(method: str, path: Path) -> dict[str, Any]:
     from vxl_lightning.curation.similar import similar_pairs
 
     vectors = np.load(path)
-    loaded = peak_mib()
+    loaded = own_peak_mib()
     start = time.perf_counter(), time.process_time()
     if method == "ours":
         left, right, _ = similar_pairs(vectors, THRESHOLD, seed=0)
@@ -220,7 +230,7 @@ def pairs(method: str, path: Path) -> dict[str, Any]:
         left, right = query[query < found], found[query < found]
     took = time.perf_counter() - start[0], time.process_time() - start[1]
     np.save(path.with_name(f"{method}.npy"), np.unique(left * np.int64(len(vectors)) + right))
-    return {"wall_s": took[0], "cpu_s": took[1], "loaded_mib": loaded, "peak_mib": peak_mib(), "pairs": len(left)}
+    return {"wall_s": took[0], "cpu_s": took[1], "loaded_mib": loaded, "peak_mib": own_peak_mib(), "pairs": len(left)}
 
 
 def duplicates(folder: Path, quick: bool) -> list[dict[str, Any]]:
@@ -228,7 +238,6 @@ def duplicates(folder: Path, quick: bool) -> list[dict[str, Any]]:
     for scale in SCALES[: 2 if quick else None]:
         count = (5_000 if quick else 25_000) * scale
         path = folder / "vectors.npy"
-        # In a process of its own: a child's peak begins with what its parent holds.
         measure(__file__, "--embed", str(count), str(path))
         # Exact search of the larger ones is minutes long, which evens out what else the machine does.
         repeats = 3 if count <= 25_000 else 1

@@ -11,12 +11,15 @@ and one of the two is at most ``|c - d| sqrt((1 - threshold) / 2)``. Comparing e
 its margin is that small finds every pair. Clusters only save work: the result depends neither on them nor on the seed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import chain
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -74,23 +77,22 @@ def pair_blocks(vectors: Floats, threshold: float, seed: int, groups: Ints | Non
     if len(place) < 2:
         return
     centroids = _centroids(vectors, place, seed)
-    cluster = np.concatenate([(vectors[rows] @ centroids.T).argmax(1) for rows in _parts(place, BLOCK)])
-    order = np.argsort(cluster, kind="stable")
-    cluster, place = cluster[order], place[order]
-    unit = vectors[place]
-    unit /= length[place, None]
-    starts = np.searchsorted(cluster, np.arange(len(centroids) + 1))
-    reach = _distances(centroids) * np.float32(np.sqrt((1 - threshold) / 2)) + SLACK
-    for span in _parts(np.arange(len(place)), SPAN):
-        for other, rows in _near(unit, span, cluster, centroids, reach):
-            for left, right in _close(unit, rows, starts[other], starts[other + 1], threshold):
-                # Inside a tile of its own cluster a pair comes in both orders.
-                keep = (left < right) | (cluster[left] != cluster[right])
-                a, b = place[left[keep]], place[right[keep]]
-                if groups is not None:
-                    outside = groups[a] != groups[b]
-                    a, b = a[outside], b[outside]
-                yield from _judged(vectors, np.minimum(a, b), np.maximum(a, b), threshold)
+    with ThreadPoolExecutor(faiss.omp_get_max_threads()) as pool:
+        # One product a thread: many threads on each of many small products mostly wait for one another.
+        blas = ThreadpoolController()
+        with blas.limit(limits=1, user_api="blas"):
+            blocks = pool.map(lambda rows: (vectors[rows] @ centroids.T).argmax(1), _parts(place, BLOCK))
+            cluster = np.concatenate(list(blocks))
+        order = np.argsort(cluster, kind="stable")
+        place = place[order]
+        unit = vectors[place]
+        unit /= length[place, None]
+        reach = _distances(centroids) * np.float32(np.sqrt((1 - threshold) / 2)) + SLACK
+        search = _Search(vectors, place, unit, cluster[order], centroids, reach, threshold, groups)
+        for span in _parts(np.arange(len(place)), SPAN):
+            with blas.limit(limits=1, user_api="blas"):
+                found = list(pool.map(search.compare, *search.near(pool.map(search.bordering, _parts(span, BLOCK)))))
+            yield from chain.from_iterable(found)
 
 
 def _parts(rows: Ints, size: int) -> Iterator[Ints]:
@@ -115,27 +117,62 @@ def _distances(centroids: Floats) -> Floats:
     return distances
 
 
-def _near(unit: Floats, span: Ints, cluster: Ints, centroids: Floats, reach: Floats) -> Iterator[tuple[int, Ints]]:
-    """Clusters, and those rows of the span that must be compared with each: ascending."""
-    rows, others = [], []
-    for some in _parts(span, BLOCK):
-        scores = unit[some] @ centroids.T
-        margin = np.take_along_axis(scores, cluster[some, None], 1) - scores
-        row, other = np.nonzero(margin <= reach[cluster[some]])
-        rows.append(some[row])
-        others.append(other)
-    row, other = np.concatenate(rows), np.concatenate(others)
-    row = row[np.argsort(other, kind="stable")]
-    ends = np.cumsum(np.bincount(other, minlength=len(centroids)))
-    for number, part in enumerate(np.split(row, ends[:-1])):
-        if len(part):
-            yield number, part
+@dataclass(frozen=True)
+class _Search:
+    """Vectors in the order of their clusters; rows are places in that order.
+
+    Attributes:
+        vectors: ``[N, D]``, as they were given.
+        place: ``[M]`` where each row is in ``vectors``.
+        unit: ``[M, D]`` of unit length.
+        cluster: ``[M]``, ascending.
+        centroids: ``[K, D]``.
+        reach: ``[K, K]``, the largest margin of a vector of one cluster that must be compared with the other.
+        threshold: cosine.
+        groups: ``[N]``, or None.
+    """
+
+    vectors: Floats
+    place: Ints
+    unit: Floats
+    cluster: Ints
+    centroids: Floats
+    reach: Floats
+    threshold: float
+    groups: Ints | None
+
+    def bordering(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Each row with each cluster that it must be compared with."""
+        scores = self.unit[rows] @ self.centroids.T
+        own = self.cluster[rows]
+        margin = np.take_along_axis(scores, own[:, None], 1) - scores
+        row, other = np.nonzero(margin <= self.reach[own])
+        return rows[row], other
+
+    def near(self, bordering: Iterable[tuple[Ints, Ints]]) -> tuple[list[int], list[Ints]]:
+        """The same by cluster: clusters, and the rows of each, ascending."""
+        row, other = (np.concatenate(parts) for parts in zip(*bordering, strict=True))
+        ends = np.cumsum(np.bincount(other, minlength=len(self.centroids)))
+        rows = np.split(row[np.argsort(other, kind="stable")], ends[:-1])
+        return list(range(len(rows))), rows
+
+    def compare(self, number: int, rows: Ints) -> list[Pairs]:
+        """Pairs of a row and a member of the cluster."""
+        start, stop = np.searchsorted(self.cluster, [number, number + 1]).tolist()
+        found = []
+        for left, right in _close(self.unit, rows, start, stop, self.threshold) if start < stop else ():
+            # Inside a tile of its own cluster a pair comes in both orders.
+            keep = (left < right) | (self.cluster[left] != self.cluster[right])
+            a, b = self.place[left[keep]], self.place[right[keep]]
+            if self.groups is not None:
+                outside = self.groups[a] != self.groups[b]
+                a, b = a[outside], b[outside]
+            found += _judged(self.vectors, np.minimum(a, b), np.maximum(a, b), self.threshold)
+        return found
 
 
 def _close(unit: Floats, rows: Ints, start: int, stop: int, threshold: float) -> Iterator[tuple[Ints, Ints]]:
     """Pairs of a row and one of ``start`` to ``stop``, a cluster, whose cosine may reach the threshold."""
-    if start == stop:
-        return
     inside = (rows >= start) & (rows < stop)
     size = max(1, TILE // (stop - start))
     # The cluster's own rows look ahead only: what lies before them has looked at them.
