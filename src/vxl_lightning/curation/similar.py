@@ -159,7 +159,7 @@ class _Search:
     def compare(self, number: int, rows: Ints) -> list[Pairs]:
         """Pairs of a row and a member of the cluster."""
         start, stop = np.searchsorted(self.cluster, [number, number + 1]).tolist()
-        found = []
+        found: list[Pairs] = []
         for left, right in _close(self.unit, rows, start, stop, self.threshold) if start < stop else ():
             # Inside a tile of its own cluster a pair comes in both orders.
             keep = (left < right) | (self.cluster[left] != self.cluster[right])
