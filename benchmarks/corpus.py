@@ -28,7 +28,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of the corpus, such as seed=1")
     args = parser.parse_args()
     corpus = planted(args.corpus, *args.settings)
-    out = prune(recipe(*arguments(corpus, "video_instruct", args.out, f"necessity.model={args.model}")))
+    ladder = [f"necessity.model={args.model}"] if args.model else []
+    out = prune(recipe(*arguments(corpus, "video_instruct", args.out, *ladder)))
     counts = (Manifest.load(out)[0].recipe or {})["counts"]
     assert counts["keep"] + counts["drop"] + counts["quarantine"] == counts["read"]
     rules = [
