@@ -143,6 +143,13 @@ def test_any_json_is_a_sample_or_a_user_error(value: object) -> None:
         assert "\n" not in str(error)
 
 
+def test_numbers_and_nesting_beyond_reason_do_not_stop_the_reading(tmp_path: Path) -> None:
+    lines = ["7" * 5000, "[" * 100_000, json.dumps(record("a", "v.mp4", "What?", "that"))]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    rows = read(Recipe(datasets=[Source(json_path="x.jsonl")], annotation_root=str(tmp_path)), tmp_path)
+    assert [row["problem"] for row in rows] == ["not_json", "not_json", None]
+
+
 def test_half_a_surrogate_pair_does_not_stop_the_reading(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('[{"id": "\\ud800", "video": "v.mp4", "conversations": []}]')
     (row,) = read(Recipe(datasets=[Source(json_path="x.json")], annotation_root=str(tmp_path)), tmp_path)
@@ -164,7 +171,11 @@ def test_paths_are_checked_up_front(tmp_path: Path) -> None:
     from vxl_lightning.curation.annotations import NAMED
 
     os.mkfifo(root / "pipe.mp4")
-    names = ["frames", "empty", "zero.mp4", "link.mp4", "pipe.mp4", "none.mp4"]
+    (root / "outside").mkdir()
+    (root / "outside/1.jpg").symlink_to(tmp_path / "secret.mp4")
+    (root / "odd.mts").write_bytes(b"x")
+    (root / "loop.mp4").symlink_to(root / "loop.mp4")
+    names = ["frames", "empty", "zero.mp4", "link.mp4", "pipe.mp4", "none.mp4", "outside", "odd.mts", "loop.mp4"]
     table, _ = check_paths(
         root, pa.Table.from_pylist([{"media": n, "kind": "video", "samples": 1} for n in names], NAMED)
     )
@@ -176,4 +187,7 @@ def test_paths_are_checked_up_front(tmp_path: Path) -> None:
         "link.mp4": ("video", "outside_root"),
         "pipe.mp4": ("video", "not_a_file"),
         "none.mp4": ("video", "missing"),
+        "outside": ("video", "outside_root"),
+        "odd.mts": ("video", "unknown_suffix"),
+        "loop.mp4": ("video", "unreadable"),
     }

@@ -25,7 +25,7 @@ def test_placeholders(first: str, second: str, message: str) -> None:
     assert message in judge({"id": "a", "video": "v.mp4", "conversations": turns})["placeholder"]
 
 
-@pytest.mark.parametrize("answer", ["", "  ", "...", "?!"])
+@pytest.mark.parametrize("answer", ["", "  ", "...", "?!", "<video>"])
 def test_empty_answers(answer: str) -> None:
     assert judge(record("a", "v.mp4", "What?", answer))["empty"]
 

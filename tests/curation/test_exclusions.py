@@ -41,6 +41,14 @@ def test_what_a_benchmark_holds_is_dropped_and_says_why(
     assert "its id" in found["s2-1"] and "question" in found["s1-2"]
 
 
+def test_a_copy_of_an_excluded_video_under_another_name_is_excluded(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "ids.txt").write_text("copy\n")  # v0.mp4 has the same bytes and comes first
+    found = dropped(prune(recipe(contamination=ContaminationRules(ids=[str(tmp_path / "ids.txt")]))))
+    assert {"s0-0", "s0-1", "s0-2", "other question"} <= set(found)
+
+
 @pytest.mark.parametrize(("content", "message"), [(None, "no such list"), ("abc\n", "no SHA-256 digest")])
 def test_lists_that_cannot_be_are_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "list.txt"

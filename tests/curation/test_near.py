@@ -11,7 +11,7 @@ from torch import Tensor
 
 from vxl_lightning.curation.frames import DIM
 from vxl_lightning.curation.near import NEAR, near_videos
-from vxl_lightning.curation.recipe import DuplicateRules, Limit
+from vxl_lightning.curation.recipe import DuplicateRules
 from vxl_lightning.curation.schema import FRAMES
 
 RULES = DuplicateRules()
@@ -124,16 +124,6 @@ def test_a_frame_counts_once_and_flat_ones_do_not() -> None:
     repeated = drawn(long=[0, 1, 2, 0, 1, 2, 0, 1], short=[0, 1, 2, 3, 4, 5, 6])
     assert found(repeated) == {}
     assert found(drawn(long=[0, 1, 2, -1, -1, -1, 3], short=[-1, 0, 1, -1, 2, -1])) == {"short": "long"}
-
-
-def test_a_quantile_lets_that_fraction_go() -> None:
-    videos = drawn(
-        a=list(range(20)), b=[0, 1, 2, 3, 60, 61], c=[4, 5, 6, 7, 8, 62], d=[9, 63, 64, 65, 66], e=[67, 68, 69, 70]
-    )
-    rules = DuplicateRules(near_video=Limit(threshold=None, quantile=0.2))
-    assert near_videos(videos, rules, seed=0)["media"].to_pylist() == ["c.mp4"]
-    rules = DuplicateRules(near_video=Limit(threshold=None, quantile=0.9))
-    assert near_videos(videos, rules, seed=0)["media"].to_pylist() == ["b.mp4", "c.mp4"]
 
 
 def test_order_and_seed_change_nothing(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import webdataset
 from vxl_lightning.config import to_plain
 from vxl_lightning.curation.estimate import estimate
 from vxl_lightning.curation.prune import prune
-from vxl_lightning.curation.recipe import DuplicateRules, OutputSettings, Recipe, SelectSettings
+from vxl_lightning.curation.recipe import DuplicateRules, OutputSettings, Recipe, SelectSettings, Source
 from vxl_lightning.curation.why import why
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.data.manifest import Manifest
@@ -43,8 +43,6 @@ def decisions(out: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def pruned(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, Path]:
-    from vxl_lightning.curation.recipe import Source
-
     recipe = Recipe(
         datasets=[Source(json_path="a.json"), Source(json_path="b.jsonl")], annotation_root=str(corpus),
         media_root=str(corpus / "media"), out=str(tmp_path_factory.mktemp("pruned") / "out"), workers=2,
@@ -197,6 +195,33 @@ def test_settings_that_cannot_be_are_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         prune(recipe(**changes))
+
+
+def test_records_that_are_all_malformed_are_an_error_and_no_traceback(
+    recipe: Callable[..., Recipe], tmp_path: Path
+) -> None:
+    (tmp_path / "bad.json").write_text('[{"data": 1}, 3]')
+    with pytest.raises(UserError, match="record: 2"):
+        prune(recipe(datasets=[Source(json_path="bad.json")], annotation_root=str(tmp_path)))
+
+
+def test_shards_of_something_else_are_not_touched(recipe: Callable[..., Recipe], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/shard-000000.tar").write_bytes(b"mine")
+    with pytest.raises(UserError, match="holds shards that this recipe did not write"):
+        prune(recipe())
+    assert (tmp_path / "out/shard-000000.tar").read_bytes() == b"mine"
+
+
+def test_another_list_of_overrides_is_another_recipe(pruned: tuple[Recipe, Path], tmp_path: Path) -> None:
+    recipe, out = pruned
+    path = tmp_path / "overrides.txt"
+    path.write_text(f"drop {decisions(out)['s1-0']['sample_id']}\n")
+    mine = replace(recipe, out=str(tmp_path / "out"), overrides=str(path), work=recipe.out + ".work")
+    prune(mine)
+    path.write_text(f"drop {decisions(out)['s1-1']['sample_id']}\n")
+    with pytest.raises(UserError, match="another recipe"):
+        prune(mine)
 
 
 def test_nothing_left_is_an_error_that_says_what_took_it(recipe: Callable[..., Recipe]) -> None:

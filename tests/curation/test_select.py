@@ -33,7 +33,7 @@ def test_buckets_and_costs() -> None:
 @settings(max_examples=60)
 @given(
     st.integers(1, 60),
-    st.floats(0, 1),
+    st.floats(0.001, 1),
     st.sampled_from(["stratified", "random", "all"]),
     st.integers(0, 5),
     st.integers(0, 3),
@@ -91,6 +91,14 @@ def test_inside_a_stratum_the_best_for_a_token_goes_first() -> None:
         stratum=np.zeros(4, dtype=int), value=np.array([1.0, 3.0, 8.0, 2.0]),
     )  # fmt: skip
     assert np.flatnonzero(select(given_, SelectSettings(budget=20), 70, 0).kept).tolist() == [1, 3]
+
+
+def test_the_cap_passes_over_what_does_not_fit() -> None:
+    given_ = columns(
+        3, kept=np.ones(3, dtype=bool), media=np.zeros(3, dtype=int), tokens=np.full(3, 10),
+        stratum=np.zeros(3, dtype=int), value=np.array([3.0, 2.0, 1.0]), questions=np.array([1, 20, 1]),
+    )  # fmt: skip
+    assert select(given_, SelectSettings(budget=1.0), 30, 0).kept.tolist() == [True, False, True]
 
 
 def test_an_override_is_kept_beyond_the_cap_and_first_in_the_budget() -> None:

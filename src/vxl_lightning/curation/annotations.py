@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from vxl_lightning.curation.recipe import Recipe
 from vxl_lightning.curation.schema import MEDIA, ROW_GROUP, SAMPLES, write_batches, write_table
-from vxl_lightning.data.media import frame_files
+from vxl_lightning.data.media import frame_files, kind_of
 from vxl_lightning.data.schema import Sample, read_records
 from vxl_lightning.errors import UserError
 
@@ -223,7 +223,7 @@ def check_paths(root: Path, named: pa.Table) -> tuple[pa.Table, str]:
         try:
             row |= _found(real, item["media"])
             stamps.update(f"{row['media']}\0{row['bytes']}\0{row.pop('stamp', '')}\0".encode())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RuntimeError) as error:  # a loop of links is a RuntimeError before Python 3.13
             row |= {"problem": "unreadable", "detail": str(error)[:200]}
         rows.append(row)
     return pa.Table.from_pylist(rows, MEDIA), stamps.hexdigest()
@@ -240,10 +240,14 @@ def _found(root: Path, media: str) -> dict[str, Any]:
         frames = frame_files(target)
         if not frames:
             return {"problem": "not_a_file", "detail": "a folder that holds no frames"}
+        if any(not f.resolve().is_relative_to(root) for f in frames):
+            return {"problem": "outside_root", "detail": "a frame of it leads outside media_root"}
         stats = [f.stat() for f in frames]
         return {"kind": "frames", "bytes": sum(s.st_size for s in stats), "stamp": max(s.st_mtime_ns for s in stats)}
     if not target.is_file():
         return {"problem": "not_a_file", "detail": "neither a regular file nor a folder of frames"}
+    if kind_of(root / media) is None:
+        return {"problem": "unknown_suffix", "detail": "neither a video's nor an image's; rename it by what it is"}
     size = target.stat().st_size
     if size == 0:
         return {"problem": "empty", "detail": "the file has no bytes"}

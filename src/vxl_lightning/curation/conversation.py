@@ -42,12 +42,18 @@ def judge(record: dict[str, Any]) -> dict[str, Any]:
     hashes = [bytes.fromhex(qa_hash(pair.question, pair.answer)[:32]) for pair in pairs]
     return {
         "placeholder": _placeholder(texts),
-        "empty": any(not any(map(str.isalnum, text)) for pair in pairs for text in (pair.question, pair.answer)),
+        "empty": any(_says_nothing(text) for pair in pairs for text in (pair.question, pair.answer)),
         "repeated": max((repetition(pair.answer) for pair in pairs), default=0.0),
         "form": question_form(pairs[0].question, pairs[0].answer),
         "questions": hashes,
         "conversation": int.from_bytes(hashlib.sha256(b"".join(hashes)).digest()[:8], "big", signed=True),
     }
+
+
+def _says_nothing(text: str) -> bool:
+    for mark in PLACEHOLDERS:
+        text = text.replace(mark, "")
+    return not any(map(str.isalnum, text))
 
 
 def _placeholder(texts: list[str]) -> str | None:

@@ -75,9 +75,12 @@ def contaminated(
     faults: dict[int, Fault] = {}
     by_video = np.array([d in excluded.videos for d in digests], dtype=bool)
     by_name = np.array([bool(_names(path) & excluded.ids) for path in index.paths], dtype=bool)
+    # A copy under another name is the same video.
+    named = {d for d, hit in zip(digests, by_name, strict=True) if hit and d is not None}
+    by_name |= np.array([d in named for d in digests], dtype=bool)
     failed = np.zeros(len(index), dtype=bool)
     for why, flags in (("its media file is in video_hashes", by_video), ("its media is named in ids", by_name)):
-        hit = index.of_media(flags) if len(flags) else failed
+        hit = index.of_media(flags)
         faults |= {int(row): Fault(detail=why) for row in np.flatnonzero(hit & ~failed)}
         failed = failed | hit
     hashes = pa.array(sorted(excluded.questions), pa.binary(16))

@@ -45,15 +45,15 @@ class Index:
 
     def merge(self, twin: Ints) -> None:
         """From here on the samples of every media belong to its ``twin [M]``."""
-        self.media = np.where(self.media >= 0, twin[self.media], -1)
+        self.media = np.append(twin, -1)[self.media]
 
     def of_media(self, flags: Flags) -> Flags:
         """``[M]`` flags of media as ``[N]`` flags of their samples."""
-        return np.where(self.media >= 0, flags[self.media], False)
+        return np.where(self.media >= 0, np.append(flags, False)[self.media], False)
 
     def spread(self, values: Floats) -> Floats:
         """``[M]`` values of media as ``[N]`` values of their samples; NaN where there is none."""
-        return np.where(self.media >= 0, values[self.media], np.nan)
+        return np.where(self.media >= 0, np.append(values, np.nan)[self.media], np.nan)
 
     def used(self, kept: Flags) -> Flags:
         """``[M]`` media that a kept sample points at."""

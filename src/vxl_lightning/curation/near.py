@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from vxl_lightning.curation.frames import DIM
-from vxl_lightning.curation.recipe import DuplicateRules, Limit
+from vxl_lightning.curation.recipe import DuplicateRules
 from vxl_lightning.curation.similar import Floats, Ints, pair_blocks
 
 NEAR = pa.schema(
@@ -38,8 +38,7 @@ def near_videos(
 
     Args:
         frames: a `schema.FRAMES` table; pictures and files with a problem are passed over.
-        settings: from which cosine frames, and from which overlap videos are the same. A ``quantile`` is one of the
-            overlaps of all videos with any longer one.
+        settings: from which cosine frames, and from which overlap videos are the same.
         seed: of the search for similar frames; it does not change the result.
         durations: seconds of each video; of two the longer stays, then the one with more frames, then the first by
             path. By default a video ends with the last new frame that was seen of it.
@@ -55,7 +54,8 @@ def near_videos(
     ends = [durations[m] if durations else t[-1] for m, t in zip(media, times, strict=True)]
     rank = np.argsort(sorted(range(len(media)), key=lambda v: (-ends[v], -len(times[v]), media[v])))
     first, second, overlap = _overlaps(vectors, video, count, dark, rank, settings.frame_similarity, seed)
-    enough = overlap >= _threshold(settings.near_video, first, overlap, len(media))
+    assert settings.near_video.threshold is not None
+    enough = overlap >= settings.near_video.threshold
     first, second, overlap = first[enough], second[enough], overlap[enough]
     twin: dict[int, tuple[int, float]] = {}
     for place in np.lexsort((rank[second], -overlap, rank[first])).tolist():
@@ -95,13 +95,3 @@ def _overlaps(
     needed = np.where(alone, 1, MATCHED)
     good = (rank[second] < rank[first]) & (np.minimum(matched, back) >= needed)
     return first[good], second[good], matched[good] / count[first[good]]
-
-
-def _threshold(limit: Limit, first: Ints, overlap: NDArray[np.float64], videos: int) -> float:
-    if limit.threshold is not None:
-        return limit.threshold
-    assert limit.quantile is not None
-    most = np.zeros(videos)
-    np.maximum.at(most, first, overlap)
-    # A value that occurs; what overlaps with nothing is never a duplicate.
-    return float(np.quantile(most, 1 - limit.quantile, method="higher")) if videos else 0.0

@@ -25,14 +25,21 @@ COMMON_PIXELS = ("yuv420p", "yuvj420p", "nv12")
 def probe(media: pa.Table, settings: ProbeSettings, media_root: str) -> pa.Table:
     """The `PROBE` row of every row of a `MEDIA` table."""
     rows = []
-    for item in media.select(["media", "kind"]).to_pylist():
+    for item in media.select(["media", "kind", "bytes"]).to_pylist():
         row = {name: None for name in PROBE.names} | {"media": item["media"]}
         try:
-            row |= _child()(Path(media_root) / item["media"], item["kind"], settings, timeout=settings.timeout)
+            row |= _child()(
+                Path(media_root) / item["media"], item["kind"], settings, timeout=_patience(item["bytes"], settings)
+            )
         except CallFailed as error:
             row |= {"problem": "timeout" if "took over" in str(error) else "crash", "detail": f"probing {error}"}
         rows.append(row)
     return pa.Table.from_pylist(rows, PROBE)
+
+
+def _patience(size: int, settings: ProbeSettings) -> float:
+    """Seconds for a file: hashing it takes as long as a slow disk that many share gives its bytes."""
+    return settings.timeout + size / (4 << 20)
 
 
 @cache

@@ -5,8 +5,9 @@ uninterrupted run would have left.
 """
 
 import os
+import shutil
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -92,11 +93,14 @@ def prune(recipe: Recipe, watcher: Watcher | None = None) -> Path:
     out = Path(recipe.out)
     if is_published(recipe, sources):
         return out
+    # Workers may run in another folder; what is published names things as the recipe does.
+    places = (str(path.resolve()) for path in (out, work_folder(recipe), Path(recipe.media_root)))
+    here = replace(recipe, **dict(zip(("out", "work", "media_root"), places, strict=True)))  # type: ignore[arg-type]
     with Runner(recipe.engine, recipe.workers or os.cpu_count() or 1, watcher or Silent()) as runner:
-        work = Work(work_folder(recipe), runner)
-        state = decide(recipe, work, sources)
-        choose(recipe, state)
-        writing, shards = _planned(recipe, work, state)
+        work = Work(work_folder(here), runner)
+        state = decide(here, work, sources)
+        choose(here, state)
+        writing, shards = _planned(here, work, state)
         _write(work, writing, shards)
         publish(recipe, sources, work, state, writing, shards)
     return out
@@ -147,8 +151,9 @@ def _read(recipe: Recipe, work: Work, sources: dict[str, str]) -> State:
     """Annotations, the files they name, and what is broken of both."""
     root = Path(recipe.media_root)
     key = (sources, list(recipe.datasets), recipe.seed)
-    named = work.path("named", *key).with_suffix(".parquet")
-    samples = work.table("samples", lambda path: ingest(recipe, path, named), *key)
+    samples = work.path("samples", *key).with_suffix(".parquet")
+    # Both are written by one call: the one that is there last tells that both are.
+    named = work.table("named", lambda path: ingest(recipe, samples, path), *key)
     media, signature = check_paths(root, read_table(named))
     index = Index(samples, work.put("media", media))
     forced, unwanted = load_overrides(recipe.overrides, index)
@@ -278,7 +283,7 @@ def _planned(recipe: Recipe, work: Work, state: State) -> tuple[Writing, int]:
     shards = make_plan(state.index, kept, state.digests, state.duration, recipe.output, path)
     plan = work.keep("plan", path)
     out = Path(recipe.out)
-    records = work.path("shards", plan.name, str(out.resolve()), recipe.output.frame_index)
+    records = work.path("shards", plan.name, state.index.samples.name, str(out.resolve()), recipe.output.frame_index)
     root = Path(recipe.media_root)
     return Writing(plan, state.index.samples, root, out, records, recipe.output.frame_index), shards
 
@@ -286,8 +291,12 @@ def _planned(recipe: Recipe, work: Work, state: State) -> tuple[Writing, int]:
 def _write(work: Work, writing: Writing, shards: int) -> None:
     """Write the planned shards that are not there, and remove what an older plan or a killed writer left."""
     writing.out.mkdir(parents=True, exist_ok=True)
+    if any(writing.out.glob("shard-*.tar")) and not any(work.folder.glob("shards-*")):
+        raise UserError(f"out={writing.out}: holds shards that this recipe did not write; name another folder")
+    writing.records.mkdir(parents=True, exist_ok=True)
     names = {f"shard-{number:06d}.tar" for number in range(shards)}
-    for stale in [*writing.out.glob("shard-*.tar"), *writing.out.glob(".*.shard-*.tar")]:
+    shutil.rmtree(writing.out / ".copy", ignore_errors=True)
+    for stale in [*writing.out.glob("shard-*.tar"), *writing.out.glob(".*.tar"), *writing.out.glob(".*.parquet")]:
         if stale.name not in names:
             stale.unlink()
     plan = read_table(writing.plan, ["shard", "bytes"])

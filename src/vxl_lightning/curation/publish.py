@@ -31,6 +31,14 @@ def settings_of(recipe: Recipe) -> dict[str, Any]:
     return {name: value for name, value in to_plain(recipe).items() if name not in _ELSEWHERE}
 
 
+def lists(recipe: Recipe) -> dict[str, str]:
+    """SHA-256 of the files of overrides and exclusions."""
+    rules = recipe.contamination
+    files = [recipe.overrides] * bool(recipe.overrides)
+    files += [*rules.ids, *rules.video_hashes, *rules.qa_hashes, *rules.annotations]
+    return {file: sha256_of(Path(file)) for file in files if Path(file).is_file()}
+
+
 def is_published(recipe: Recipe, sources: dict[str, str]) -> bool:
     """Whether ``out`` holds the dataset of this recipe and these annotations.
 
@@ -41,7 +49,11 @@ def is_published(recipe: Recipe, sources: dict[str, str]) -> bool:
     if not (out / NAME).exists():
         return False
     made = Manifest.load(out)[0].recipe or {}
-    if made.get("settings") == settings_of(recipe) and made.get("annotations") == sources:
+    if (made.get("settings"), made.get("annotations"), made.get("lists")) == (
+        settings_of(recipe),
+        sources,
+        lists(recipe),
+    ):
         return True
     raise UserError(
         f"out={recipe.out}: holds the dataset of another recipe or of other annotations; name another folder"
@@ -72,6 +84,7 @@ def publish(recipe: Recipe, sources: dict[str, str], work: Work, state: State, w
     made = {
         "settings": settings_of(recipe),
         "annotations": sources,
+        "lists": lists(recipe),
         "counts": {"read": len(index), **counts},
         "tokens": {"read": int(state.tokens.sum()), "kept": int(state.tokens[verdicts.kept].sum())},
         "versions": versions(),

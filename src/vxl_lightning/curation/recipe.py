@@ -65,7 +65,7 @@ class ProbeSettings:
     """What is learnt of a media file without decoding it."""
 
     timeout: float = 60.0
-    """Seconds for one file; then its process is killed and the file quarantined."""
+    """Seconds for one file, and one more for every 4 MiB of it; then its process is killed and the file quarantined."""
     max_pixels: int = 8192 * 4352
     """Pixels of a frame; larger ones are quarantined unopened."""
     max_duration: float = 24 * 3600.0
@@ -104,6 +104,12 @@ class DuplicateRules:
     frame_similarity: float = 0.97
     """Cosine between frame descriptors from which two frames show the same."""
 
+    def __post_init__(self) -> None:
+        if self.near_video.mode != "off" and self.near_video.threshold is None:
+            raise ValueError("near_video takes a threshold, the fraction of frames in common, and no quantile")
+        if not 0 < self.frame_similarity <= 1:
+            raise ValueError(f"frame_similarity={self.frame_similarity} must be above 0 and at most 1")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ContaminationRules:
@@ -137,6 +143,13 @@ class FrameSettings:
     """Seconds for one video."""
     same_frame: float = 0.99
     """Cosine between descriptors above which a frame shows nothing new."""
+
+    def __post_init__(self) -> None:
+        if not (self.fps > 0 and self.max_frames >= 1 and self.timeout > 0 and 0 < self.same_frame <= 1):
+            raise ValueError(
+                f"fps={self.fps}, timeout={self.timeout} must be positive, max_frames={self.max_frames} at least 1, "
+                f"same_frame={self.same_frame} above 0 and at most 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +224,18 @@ class SelectSettings:
     """The same, over 10 minutes."""
     clusters: int = 16
     """Clusters of videos by what they show; 1 for none."""
+
+    def __post_init__(self) -> None:
+        if not (self.budget > 0 and self.fps > 0 and min(self.max_frames, self.tokens_per_frame, self.clusters) >= 1):
+            raise ValueError(
+                f"budget={self.budget} and fps={self.fps} must be positive, max_frames={self.max_frames}, "
+                f"tokens_per_frame={self.tokens_per_frame} and clusters={self.clusters} at least 1"
+            )
+        if not (0 <= self.minutes_3 <= 1 and 0 <= self.minutes_10 <= 1 and self.questions_per_video >= 0):
+            raise ValueError(
+                f"minutes_3={self.minutes_3} and minutes_10={self.minutes_10} are fractions, and "
+                f"questions_per_video={self.questions_per_video} is at least 0"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

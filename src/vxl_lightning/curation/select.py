@@ -110,14 +110,19 @@ def _over_cap(order: Ints, columns: Columns, cap: int) -> Flags:
     # Those that an override keeps come first, then the best.
     ranked = order[np.argsort(~columns.forced[order], kind="stable")]
     by_video = ranked[np.argsort(columns.media[ranked], kind="stable")]
-    questions, media = columns.questions[by_video], columns.media[by_video]
-    running = np.cumsum(questions)
-    starts = np.flatnonzero(np.r_[True, media[1:] != media[:-1]])
-    before = np.repeat(running[starts] - questions[starts], np.diff(np.r_[starts, len(media)]))
-    # The first sample of a video stays, however many questions it has.
-    over[by_video] = running - before > cap
-    over[by_video[starts]] = False
-    return over & ~columns.forced
+    # One video after the other, best first: what does not fit is passed over, and a smaller one behind it may.
+    video, asked = -1, 0
+    for row, here, count in zip(
+        by_video.tolist(), columns.media[by_video].tolist(), columns.questions[by_video].tolist(), strict=True
+    ):
+        if here != video:
+            video, asked = here, 0
+        # The first sample of a video stays, however many questions it has.
+        if asked and asked + count > cap and not columns.forced[row]:
+            over[row] = True
+        else:
+            asked += count
+    return over
 
 
 def _spread(pool: Ints, columns: Columns, budget: float, chosen: Flags) -> float:

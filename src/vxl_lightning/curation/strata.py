@@ -90,6 +90,7 @@ def _clusters(index: Index, frames: pa.Table, count: int, seed: int) -> Floats:
     if count < 2 or len(looked) <= count:
         return found
     from sklearn.cluster import KMeans
+    from threadpoolctl import threadpool_limits
 
     from vxl_lightning.curation.frames import DIM
 
@@ -97,5 +98,6 @@ def _clusters(index: Index, frames: pa.Table, count: int, seed: int) -> Floats:
         [np.frombuffer(d, np.float16).reshape(-1, DIM).astype(np.float64).mean(0) if d else np.zeros(DIM)
          for d in looked["descriptors"].to_pylist()]
     )  # fmt: skip
-    found[index.places(looked)] = KMeans(count, n_init=1, random_state=seed).fit_predict(means)
+    with threadpool_limits(1):  # threads add up in the order in which they come
+        found[index.places(looked)] = KMeans(count, n_init=1, random_state=seed).fit_predict(means)
     return found

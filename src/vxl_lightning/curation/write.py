@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from vxl_lightning.curation.annotations import normalise
 from vxl_lightning.curation.schema import ROW_GROUP, read_table
 from vxl_lightning.data.entries import INDEX, REFERENCE, Entry, Shard
-from vxl_lightning.data.files import published
+from vxl_lightning.data.files import published, sha256_of
 from vxl_lightning.data.frame_index import frame_index
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.data.tars import PackedEntry, members_of, write_shard
@@ -48,7 +48,7 @@ class Writing:
             return False
         shard = read_record(self.record(number))
         path = self.out / shard.name
-        return path.is_file() and path.stat().st_size == shard.size
+        return path.is_file() and path.stat().st_size == shard.size and sha256_of(path) == shard.sha256
 
 
 def write_planned(writing: Writing, number: int) -> None:
@@ -63,7 +63,6 @@ def write_planned(writing: Writing, number: int) -> None:
     shard = write_shard(writing.out / f"shard-{number:06d}.tar", (_entry(writing, item, records) for item in mine))
     entries = [[e.key, e.samples, e.members] for e in shard.entries]
     plain = {"name": shard.name, "sha256": shard.sha256, "size": shard.size, "entries": entries}
-    writing.records.mkdir(parents=True, exist_ok=True)
     with published(writing.record(number)) as temporary:
         temporary.write_text(json.dumps(plain))
 

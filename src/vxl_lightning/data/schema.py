@@ -169,6 +169,8 @@ def _records(path: Path, handle: TextIO) -> Iterator[tuple[str, object]]:
                 record = UserError(f"{where}: not JSON ({reason}); a JSON list or one record a line is expected")
             except RecursionError:
                 record = UserError(f"{where}: nested too deeply to be a record; remove it")
+            except ValueError as error:  # a number of thousands of digits
+                record = UserError(f"{where}: not JSON that can be read ({str(error)[:80]}); remove it")
             yield where, record
 
 
@@ -188,6 +190,8 @@ def _list_records(path: Path, handle: TextIO, text: str) -> Iterator[tuple[str, 
             end = _skipped(text, end)
             if end == len(text):  # A number may go on, and what separates the records is not here yet.
                 raise json.JSONDecodeError("Unexpected end of the list", text, end)
+        except RecursionError:
+            raise UserError(f"{path}, record {number}: nested too deeply to be a record; remove it") from None
         except json.JSONDecodeError as error:
             more = handle.read(step)
             if not more or len(text) - place > _LARGEST_RECORD:
