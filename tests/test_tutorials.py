@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
-    "clips=6 ordered=1 one_frame=1 static=1 exact_videos=1 reencoded=1 trimmed=1 exact_qa=1 blind=4 misaligned=1 "
+    "clips=12 ordered=1 one_frame=1 static=1 exact_videos=1 reencoded=1 trimmed=1 exact_qa=1 blind=4 misaligned=1 "
     "contaminated=1 damaged=1 malformed=1"
 )
 

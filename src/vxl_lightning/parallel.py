@@ -10,6 +10,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 
+_START = 600
+"""Seconds that a busy machine may take to start a process."""
+
+
 class CallFailed(Exception):
     """A call in another process did not come back: it took too long, or its process died."""
 
@@ -100,9 +104,9 @@ class Killable:
         there.close()
         self._connection = here
         # Starting, with its imports, is not part of a call's time.
-        if not here.poll(120) or here.recv() != "ready":
+        if not here.poll(_START) or here.recv() != "ready":
             self.close()
-            raise RuntimeError("a helper process did not start within 120 s")
+            raise RuntimeError(f"a helper process did not start within {_START} s")
 
     def close(self) -> None:
         """Kill the process."""

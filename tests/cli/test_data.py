@@ -36,7 +36,7 @@ def test_verify(videos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = bytearray(shard.read_bytes())
     data[520] ^= 255
     shard.write_bytes(bytes(data))
-    refused(["data", "verify", str(videos)], capsys, "1 of 1 shards", "shard-000000.tar", "SHA-256")
+    refused(["data", "verify", str(videos)], capsys, "1 of 1 files", "shard-000000.tar", "SHA-256")
     refused(["data", "verify", str(videos.parent)], capsys, "not a dataset")
 
 
