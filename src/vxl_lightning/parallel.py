@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
-
 _START = 600
 """Seconds that a busy machine may take to start a process."""
 
