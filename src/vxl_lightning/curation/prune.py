@@ -94,8 +94,12 @@ def prune(recipe: Recipe, watcher: Watcher | None = None) -> Path:
     if is_published(recipe, sources):
         return out
     # Workers may run in another folder; what is published names things as the recipe does.
-    places = (str(path.resolve()) for path in (out, work_folder(recipe), Path(recipe.media_root)))
-    here = replace(recipe, **dict(zip(("out", "work", "media_root"), places, strict=True)))  # type: ignore[arg-type]
+    here = replace(
+        recipe,
+        out=str(out.resolve()),
+        work=str(work_folder(recipe).resolve()),
+        media_root=str(Path(recipe.media_root).resolve()),
+    )
     with Runner(recipe.engine, recipe.workers or os.cpu_count() or 1, watcher or Silent()) as runner:
         work = Work(work_folder(here), runner)
         state = decide(here, work, sources)
