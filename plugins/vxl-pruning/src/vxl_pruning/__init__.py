@@ -1,0 +1,5 @@
+"""Compressors without training that prune with a view of the whole frame or video; one file each."""
+
+from vxl_pruning.vidcom2 import VidCom2
+
+__all__ = ["VidCom2"]
