@@ -1,6 +1,7 @@
-"""Exact shares of a budget, and places in an order; ties go to the earliest."""
+"""Exact shares of a budget, places in an order and nearest anchors; ties go to the earliest."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.per_video import best_cells
@@ -32,3 +33,21 @@ def apportion(quota: Tensor, count: int, most: int) -> Tensor:
     if count >= len(quota):
         unfilled[:, 0] = torch.inf
     return best_cells((unfilled / SHARE_STEP).round(), count).sum(1)
+
+
+def nearest(unit: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """The most similar of some anchors to each cell, by the cosine; of equal anchors the first.
+
+    A matrix kernel may give equal anchors cosines that differ in their last bits, so which are equal is looked up
+    instead of being read off the cosines.
+
+    Args:
+        unit: ``[..., N, D]`` cells, normalised.
+        anchors: ``[..., A, D]``, at least one.
+
+    Returns:
+        ``[..., N]`` cosines and ``[..., N]`` indices of anchors.
+    """
+    cosine, index = (unit @ F.normalize(anchors, dim=-1).mT).max(-1)
+    first = (torch.cdist(anchors, anchors, p=torch.inf) == 0).int().argmax(-1)
+    return cosine, first.gather(-1, index)
