@@ -2,5 +2,6 @@
 
 from vxl_pruning.fastvid import FastVID
 from vxl_pruning.vidcom2 import VidCom2
+from vxl_pruning.visionzip import VisionZip
 
-__all__ = ["FastVID", "VidCom2"]
+__all__ = ["FastVID", "VidCom2", "VisionZip"]
