@@ -1,0 +1,5 @@
+"""Training-free compressors that cut a video into segments or graphs and reduce inside them."""
+
+from vxl_segments.longvu import LongVU
+
+__all__ = ["LongVU"]
