@@ -1,5 +1,6 @@
 """Training-free compressors that cut a video into segments or graphs and reduce inside them."""
 
+from vxl_segments.holitom import HoliTom
 from vxl_segments.longvu import LongVU
 
-__all__ = ["LongVU"]
+__all__ = ["HoliTom", "LongVU"]

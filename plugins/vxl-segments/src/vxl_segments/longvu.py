@@ -36,7 +36,7 @@ class LongVU(GroupCompressor):
     frame reduction before it, nor the query-guided choice of frames.
     """
 
-    origin: ClassVar[str] = "LongVU (arXiv 2410.17434; Vision-CAIR/LongVU, Apache-2.0); written from its description"
+    origin: ClassVar[str] = "LongVU (arXiv 2410.17434; Vision-CAIR/LongVU, Apache-2.0); written anew"
     api_version: ClassVar[str] = "1"
 
     @dataclass(frozen=True, kw_only=True)
