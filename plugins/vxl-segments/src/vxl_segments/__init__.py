@@ -3,5 +3,6 @@
 from vxl_segments.holitom import HoliTom
 from vxl_segments.llava_scissor import LLaVAScissor
 from vxl_segments.longvu import LongVU
+from vxl_segments.prunevid import PruneVid
 
-__all__ = ["HoliTom", "LLaVAScissor", "LongVU"]
+__all__ = ["HoliTom", "LLaVAScissor", "LongVU", "PruneVid"]
