@@ -93,3 +93,11 @@ def test_equal_links_make_trees_without_rings() -> None:
     node[1, 6:] = -1
     links = Links.of(trees(points, node))
     assert links.ends.tolist() == [[0, i] for i in range(1, 9)] + [[9, i] for i in range(10, 15)]
+
+
+def test_a_link_found_twice_counts_once_at_its_greater_similarity() -> None:
+    ends = torch.tensor([[0, 1], [1, 2]])
+    links = Links.of([(ends, torch.tensor([10, 20])), (ends[:1], torch.tensor([30]))])
+    assert links.ends.tolist() == [[0, 1], [1, 2]]
+    assert links.similarity.tolist() == [30, 20]
+    assert len(links.tree(3).ends) == 2

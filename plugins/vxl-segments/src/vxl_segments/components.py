@@ -31,10 +31,16 @@ class Links:
 
     @classmethod
     def of(cls, parts: list[tuple[Tensor, Tensor]]) -> "Links":
-        """Parts of ``[E, 2]`` ends and ``[E]`` similarities put in order, an edge that is in several of them once."""
+        """Parts of ``[E, 2]`` ends and ``[E]`` similarities put in order.
+
+        An edge in several parts is one; where they disagree by a step of rounding, the greater similarity holds.
+        """
         ends, similarity = torch.cat([e for e, _ in parts]), torch.cat([s for _, s in parts])
-        rows = torch.cat([-similarity[:, None], ends], 1).unique(dim=0)
-        return cls(rows[:, 1:], -rows[:, 0])
+        nodes = int(ends.max()) + 1 if len(ends) else 1
+        pair, index = (ends[:, 0] * nodes + ends[:, 1]).unique(return_inverse=True)
+        similarity = torch.zeros_like(pair).scatter_reduce(0, index, similarity, "amax", include_self=False)
+        order = similarity.argsort(descending=True, stable=True)
+        return cls(torch.stack([pair // nodes, pair % nodes], 1)[order], similarity[order])
 
     def strongest(self, count: int) -> "Links":
         return Links(self.ends[:count], self.similarity[:count])
@@ -86,7 +92,7 @@ def _trees(points: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
     # One number ranks similarity first and the earlier pair second; no two links have the same, so none close a ring.
     least = -2 * round(1 / SIMILARITY_STEP)
     strength = (similarity - least) * n * n - pair
-    strength = strength.masked_fill(((node[:, :, None] < 0) | (node[:, None] < 0)), -1)
+    strength = strength.masked_fill((node[:, :, None] < 0) | (node[:, None] < 0), -1)
     label = index.expand(g, n)
     found = []
     while True:
@@ -98,10 +104,11 @@ def _trees(points: Tensor, node: Tensor) -> tuple[Tensor, Tensor]:
             break
         graph, here = takes.nonzero(as_tuple=True)
         there = partner[graph, here]
-        found.append(torch.stack([graph, torch.minimum(here, there), torch.maximum(here, there)], 1))
+        found.append((graph * n + torch.minimum(here, there)) * n + torch.maximum(here, there))
         label = _joined(label, graph, label[graph, here], label[graph, there])
-    edges = torch.cat(found).unique(dim=0) if found else torch.empty(0, 3, dtype=torch.long, device=device)
-    graph, low, high = edges.unbind(1)
+    # Two components may have chosen the same link.
+    edge = torch.cat(found).unique() if found else index[:0]
+    graph, low, high = edge // (n * n), edge // n % n, edge % n
     ends = torch.stack([node[graph, low], node[graph, high]], 1)
     return ends.cpu(), similarity[graph, low, high].cpu()
 
