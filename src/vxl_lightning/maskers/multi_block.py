@@ -37,8 +37,6 @@ class MultiBlockMasker(Masker):
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Masker.Config):
-        ratio: float = 0.75
-        """Fraction of cells to hide, in (0, 1)."""
         blocks: Blocks = "either"
         """``short``: 8 blocks or more of 0.15 of a frame; ``long``: of 0.70; ``either``: one of the two a video."""
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vxl_lightning.maskers.base import Mask, Masker, hide_top
-from vxl_lightning.maskers.random import hidden_counts, uniform_noise
+from vxl_lightning.maskers.random import gumbel, hidden_counts, uniform_noise
 from vxl_lightning.tokens import VideoGrid
 
 
@@ -40,9 +40,7 @@ class SemanticMasker(Masker):
     def mask(self, grid: VideoGrid, generator: torch.Generator) -> Mask:
         score = redundancy(grid)
         if self.config.temperature > 0:
-            # The k largest of score/temperature plus Gumbel noise are a draw without replacement.
-            noise = uniform_noise(grid, generator).clamp(1e-7, 1 - 1e-7)
-            score = score / self.config.temperature - (-noise.log()).log()
+            score = score / self.config.temperature + gumbel(uniform_noise(grid, generator))
         return Mask(hide_top(score, grid, hidden_counts(self, grid)))
 
     @classmethod
