@@ -121,7 +121,7 @@ def test_sampling_loss_by_hand():
     log_prob = torch.tensor([-1.0, -3.0, -7.0]).view(1, 3, 1, 1).requires_grad_()
     hidden = torch.tensor([True, True, False]).view(1, 3, 1, 1)
     loss = sampling_loss(result, hidden, log_prob)
-    assert float(loss) == pytest.approx((1 * 5 + 3 * 2) / 2)  # errors are (1 + 9) / 2 and (0 + 4) / 2
+    assert loss.item() == pytest.approx((1 * 5 + 3 * 2) / 2)  # errors are (1 + 9) / 2 and (0 + 4) / 2
     loss.backward()
     assert log_prob.grad.flatten().tolist() == [-2.5, -1.0, 0.0]
     assert predicted.grad is None

@@ -32,7 +32,7 @@ class MotionMasker(Masker):
     mixture of Gaussians spreads the first map. The paper hides 0.9.
     """
 
-    origin = "idea: MGMAE (arXiv 2308.10794; code MIT), written from the paper, without its flow network"
+    origin = "idea: MGMAE (arXiv 2308.10794; code MIT), without its flow network"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Masker.Config):

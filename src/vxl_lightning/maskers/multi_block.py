@@ -26,9 +26,9 @@ class MultiBlockMasker(Masker):
     over width drawn from 0.75 to 1.5, placed uniformly, full temporal extent. The papers train on both kinds at once,
     as two masks of a clip; here one of them is drawn for each video (``blocks="either"``) or set.
 
-    **The count differs on purpose.** The papers hide the union whatever it covers (about 0.7 and 0.9 of a frame); here
-    exactly ``ratio`` is hidden. Blocks are laid in the order they were drawn. Once enough is covered, the one at hand
-    is trimmed to its middle and those after it are left out; if the papers' number of blocks covers too little,
+    **The count differs on purpose.** The papers hide the union whatever it covers (about 0.62 and 0.81 of a frame);
+    here exactly ``ratio`` is hidden. Blocks are laid in the order they were drawn. Once enough is covered, the one at
+    hand is trimmed to its middle and those after it are left out; if the papers' number of blocks covers too little,
     further blocks are drawn, each over a place that is still visible. What then remains of the count, less than one
     place in all frames, is one more place in the earliest frames.
     """
