@@ -151,6 +151,8 @@ class CacheCompressor(nn.Module, ABC):
             if not 0 < self.retention <= 1:
                 raise ValueError(f"retention={self.retention} is not in (0, 1]; 0.25 keeps one in four")
 
+    config: Any
+
     def __init__(self, config: Any, shape: LanguageShape) -> None:
         super().__init__()
         self.config = config

@@ -1,7 +1,7 @@
 """One forward pass over embeddings with given keys and values before them, and what hooks see on the way."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from typing import Any
@@ -54,7 +54,7 @@ def forward(
         sees = torch.ones(n, n, dtype=torch.bool, device=embeds.device).tril()
     mask = torch.zeros(1, 1, n, old + n, dtype=embeds.dtype, device=embeds.device)
     mask[0, 0, :, old:].masked_fill_(~sees, torch.finfo(embeds.dtype).min)
-    given = {_cache_name(type(model.base_model)): cache}
+    given = {_cache_name(type(model.base_model).forward): cache}
     out = model.base_model(
         inputs_embeds=embeds[None], attention_mask=mask, position_ids=position[None], use_cache=True, **given
     )
@@ -65,9 +65,9 @@ def forward(
 
 
 @lru_cache
-def _cache_name(kind: type) -> str:
-    """What ``forward`` calls its cache; transformers renamed it in 5.20."""
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"  # type: ignore[attr-defined]
+def _cache_name(function: Callable[..., Any]) -> str:
+    """What a model's ``forward`` calls its cache, which newer versions of transformers renamed."""
+    return "cache" if "cache" in inspect.signature(function).parameters else "past_key_values"
 
 
 def turned(model: Any, keys: list[Tensor], by: Tensor) -> list[Tensor]:

@@ -48,8 +48,8 @@ class Packed:
     def restored(self) -> Tensor:
         each = 8 // self.bits
         shift = self.bits * torch.arange(each, device=self.codes.device, dtype=torch.uint8)[:, None]
-        level = (self.codes.unsqueeze(-2) >> shift) & (2**self.bits - 1)
-        x = level.flatten(-3, -2)[..., : self.length, :].to(self.step.dtype)
+        level: Tensor = (self.codes.unsqueeze(-2) >> shift) & (2**self.bits - 1)
+        x: Tensor = level.flatten(-3, -2)[..., : self.length, :].to(self.step.dtype)
         return x * self.step + self.low
 
     @property
@@ -128,6 +128,8 @@ class QuantizedMemory(CacheCompressor):
                 if getattr(self, name) < least:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
 
+    config: Config
+
     def kv_length(self, passage: Passage) -> int:
         """The most that a choice of groups can come to; exact where all have the same size."""
         text = int((passage.stretch < 0).sum())
@@ -181,9 +183,7 @@ class QuantizedMemory(CacheCompressor):
         before = _laid_out(model, head, [g for g in groups if isinstance(g.keys, Tensor)])
         at = before.position
         with watched(model, "k_proj") as seen:
-            _, new = forward(
-                model, block.embeds, before, torch.arange(at, at + len(block), device=block.embeds.device)
-            )
+            _, new = forward(model, block.embeds, before, torch.arange(at, at + len(block), device=block.embeds.device))
         number, sizes = torch.unique_consecutive(block.stretch, return_counts=True)
         group = torch.arange(len(number), device=sizes.device).repeat_interleave(sizes)
         means = mean_keys(seen, group, len(number))
@@ -194,7 +194,9 @@ class QuantizedMemory(CacheCompressor):
             visual = int(block.visual[part].sum())
             # Copies, or every group would hold on to its whole block.
             found.append(
-                Group(keys[:, :, part].clone(), values[:, :, part].clone(), means[:, i].clone(), at + begin, size, visual)
+                Group(
+                    keys[:, :, part].clone(), values[:, :, part].clone(), means[:, i].clone(), at + begin, size, visual
+                )
             )
             begin += size
         return found
@@ -224,7 +226,10 @@ class QuantizedMemory(CacheCompressor):
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
-        return [{"retention": 1 / 2, "window": 12, "block": 2}, {"retention": 1 / 4, "bits": 2, "window": 0, "block": 1}]
+        return [
+            {"retention": 1 / 2, "window": 12, "block": 2},
+            {"retention": 1 / 4, "bits": 2, "window": 0, "block": 1},
+        ]
 
 
 def _laid_out(model: Any, head: Memory, groups: Sequence[Group]) -> Memory:

@@ -65,6 +65,7 @@ class VisualSummarization(CacheCompressor):
             if any(r < 2 for r in self.ratios):
                 raise ValueError(f"ratios={self.ratios}: each must be at least 2")
 
+    config: Config
     steps: Tensor
 
     def __init__(self, config: Config, shape: LanguageShape) -> None:
@@ -93,7 +94,9 @@ class VisualSummarization(CacheCompressor):
     def kv_length(self, passage: Passage) -> int:
         text = int((~passage.visual).sum())
         if self.config.windows == "dynamic":
-            raise ValueError("windows=dynamic: how many tokens stay depends on what is shown; it is known after reading")
+            raise ValueError(
+                "windows=dynamic: how many tokens stay depends on what is shown; it is known after reading"
+            )
         ratio = round(1 / self.config.retention)
         starts = _starts(passage.stretch, self.config.window)
         return text + sum(-(-int(part.sum()) // ratio) for part in _split(passage.visual, starts))
