@@ -86,7 +86,7 @@ COMPARISONS: Sequence[Comparison] = (
         several_peaks,
         ours,
         theirs,
-        differs="theirs looks for a peak among as many items as the whole budget at every level, ours, as the paper, "
+        differs="theirs looks for a peak among as many items as the whole budget at every level, ours "
         "among as many as the stretch has to give",
     ),
     Comparison(

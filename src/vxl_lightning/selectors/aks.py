@@ -11,7 +11,7 @@ from vxl_lightning.selectors.relevance import relevance, unit_range
 
 
 class AdaptiveKeyframeSampling(Selector):
-    """Weighs relevance against coverage (ADA of "Adaptive Keyframe Sampling", arXiv 2502.21271, section 3).
+    """Weighs relevance against coverage ("Adaptive Keyframe Sampling", arXiv 2502.21271).
 
     Relevance is min-max normalised over the video. A stretch of the video with n items to give, the whole video with
     the budget at first, keeps its n best where
@@ -20,13 +20,13 @@ class AdaptiveKeyframeSampling(Selector):
 
     and is otherwise halved, each half with half of n, ``depth`` times at most.
 
-    Follows the paper in this recursion and the release in its constants; ``t2`` = -100 never decides. Differs in
-    that the count is exact. The release gives every leaf the integer part of budget / 2^level, so that it may return
-    fewer, and none below a budget of 2^depth; here a stretch with one item to give is not halved, and the odd one of
-    an uneven n goes to the half whose next best item is more relevant, the first one where they are equal. The release
-    also looks for a peak among as many items as the whole budget at every level, so that short stretches never have
-    one; here n is what the stretch has to give. Relevance is measured on the model's own tokens (`relevance`), where
-    the paper asks BLIP or CLIP about each frame.
+    Follows the published recursion and constants; ``t2`` = -100 never decides. Differs in that the count is exact. The
+    release gives every leaf the integer part of budget / 2^level, so that it may return fewer, and none below a budget
+    of 2^depth; here a stretch with one item to give is not halved, and the odd one of an uneven n goes to the half
+    whose next best item is more relevant, the first one where they are equal. The release also looks for a peak among
+    as many items as the whole budget at every level, so that short stretches never have one; here n is what the stretch
+    has to give. Relevance is measured on the model's own tokens (`relevance`), where the paper asks BLIP or CLIP about
+    each frame.
     """
 
     origin = "AKS, arXiv 2502.21271, github ncTimTang/AKS (no licence); clean-room, from the published definition"
