@@ -29,14 +29,19 @@ def relevance(features: Tensor, query: Tensor) -> Tensor:
         return torch.cat(parts)
 
 
-def unit_range(scores: Tensor) -> Tensor:
-    """Scores min-max normalised to [0, 1] for a choice: float64, on the CPU, without gradient.
+def rounded(scores: Tensor) -> Tensor:
+    """Scores for a choice: to the nearest `SCORE_STEP`, float64, on the CPU, without gradient."""
+    return (scores.detach().cpu().double() / SCORE_STEP).round() * SCORE_STEP
 
-    They are rounded to `SCORE_STEP` before, and all 0 where they are equal to within it: the rounding errors of a video
-    in which nothing stands out would otherwise be stretched to peaks.
+
+def unit_range(scores: Tensor) -> Tensor:
+    """`rounded` scores min-max normalised to [0, 1].
+
+    All 0 where they are equal to within a step: the rounding errors of a video in which nothing stands out would
+    otherwise be stretched to peaks.
     """
-    steps = (scores.detach().cpu().double() / SCORE_STEP).round()
-    low, high = steps.aminmax()
-    if high - low <= 1:
-        return torch.zeros_like(steps)
-    return (steps - low) / (high - low)
+    scores = rounded(scores)
+    low, high = scores.aminmax()
+    if high - low < 1.5 * SCORE_STEP:
+        return torch.zeros_like(scores)
+    return (scores - low) / (high - low)
