@@ -14,10 +14,10 @@ from vxl_lightning.selectors.relevance import relevance, rounded
 class ChunkSelector(Selector):
     """Keeps whole chunks of ``size`` items, so that what surrounds a relevant item stays with it.
 
-    Chunk selection as in Video-XL-2's bi-level decoding (arXiv 2506.19225). A chunk's relevance is the mean of its items'
-    or of their ``best`` best. The first, the second and the last chunk are always in (``ends``), then the most relevant
-    ones, the earliest first among equals; of the chunk that the budget cuts, the most relevant items are kept. With
-    ``ends``, a budget of three chunks or less leaves the question only the choice within a chunk.
+    Chunk selection as in Video-XL-2's bi-level decoding (arXiv 2506.19225). A chunk's relevance is the mean of its
+    items' or of their ``best`` best. The first, the second and the last chunk are always in (``ends``), then the most
+    relevant ones, the earliest first among equals; of the chunk that the budget cuts, the most relevant items are kept.
+    With ``ends``, a budget of three chunks or less leaves the question only the choice within a chunk.
 
     Follows the release in the chunks and in those that are always in. Differs in that the release reads each question's
     relevant chunks from files computed beforehand by LanguageBind, where relevance is computed here (`relevance`); that
