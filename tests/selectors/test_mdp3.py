@@ -69,7 +69,7 @@ class Definition:
             chosen = self.greedy(segment, count, given)
             total += self.value(chosen, given)
             kept += chosen
-            given = [max(chosen)] if chosen else []
+            given = [max(chosen)] if chosen else given
         return total, sorted(kept)
 
 
@@ -107,7 +107,7 @@ def test_many_segments_keep_the_best_selection_of_every_number_of_items(seed: in
             chosen = definition.greedy(segment, count, given)
             total = value + definition.value(chosen, given)
             if so_far + count not in after or total > after[so_far + count][0]:
-                after[so_far + count] = (total, kept + chosen, [max(chosen)] if chosen else [])
+                after[so_far + count] = (total, kept + chosen, [max(chosen)] if chosen else given)
         best = after
     for budget in (1, 4, 7, 12):
         assert select(build(trade_off=2.0, segment=4), items, query, budget) == sorted(best[budget][1])
@@ -122,19 +122,21 @@ def test_diversity_leaves_a_near_copy_out_where_top_k_would_take_it() -> None:
     assert select(build(trade_off=0.01), items, query, 2) == [0, 1]
 
 
-def test_a_copy_across_the_border_of_segments_is_left_out() -> None:
+@pytest.mark.parametrize("copy", [3, 7])
+def test_a_copy_in_a_later_segment_is_left_out(copy: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    items = F.normalize(torch.randn(6, DIM, generator=generator), dim=-1)
-    items[3] = items[2]
+    items = F.normalize(torch.randn(9, DIM, generator=generator), dim=-1)
+    items[copy] = items[2]
     query = F.normalize(items[2:3] + 0.3 * torch.randn(1, DIM, generator=generator), dim=-1)
-    chosen = select(build(trade_off=2.0, segment=3), items, query, 3)
-    assert (2 in chosen) != (3 in chosen)
+    # Alone, the two are the most relevant ones.
+    assert select(build(trade_off=1e-3, segment=3), items, query, 2) == [2, copy]
+    chosen = select(build(trade_off=2.0, segment=3), items, query, 2)
+    assert (2 in chosen) != (copy in chosen)
 
 
 def test_copies_tie_to_the_earliest() -> None:
-    query = torch.ones(1, DIM)
-    assert select(build(), torch.ones(9, DIM), query, 3) == [0, 1, 2]
-    assert select(build(segment=4), torch.ones(8, DIM), query, 2) == [0, 1]
+    for segment in (32, 4, 1):
+        assert select(build(segment=segment), torch.ones(9, DIM), torch.ones(1, DIM), 3) == [0, 1, 2]
 
 
 def test_settings_out_of_range_are_refused() -> None:

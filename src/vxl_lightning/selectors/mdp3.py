@@ -37,24 +37,22 @@ class MarkovDeterminantal(Selector):
     """Maximises relevance and volume, segment by segment, and how many items each segment gets (arXiv 2501.02885).
 
     With the kernel k(x, y) = mean over alpha in 2^-3..2^1 of exp(-|x - y|^2 / 2 alpha) of unit vectors, the relevance
-    r_i = k(item, question) and S_ij = k(item, item), a selection C of a segment after a selection P of the one before
-    is worth
+    r_i = k(item, question) and S_ij = k(item, item), a selection C of a segment is worth
 
         2 / lambda * sum over C of log r  +  log det S[C + c] - log det S[c]
 
-    where c is the latest item of P, and nothing where P is empty. The items of ``segment`` candidates are chosen
-    greedily by this gain, with a Cholesky factor that grows by a row each time; dynamic programming over the segments
-    finds how many items each gets: for every number of items so far the best selection is kept. Costs
-    O(candidates * budget * segment^2) at most, linear in the length of the video; float64 throughout.
+    where c is the latest item chosen before the segment, and nothing where there is none. The items of ``segment``
+    candidates are chosen greedily by this gain, with a Cholesky factor that grows by a row each time; dynamic
+    programming over the segments finds how many items each gets: for every number of items so far the best selection
+    is kept. Costs O(candidates * budget * segment^2) at most, linear in the length of the video; float64 throughout.
 
     Follows the published definition with its constants: lambda 0.2 and segments of 32, conditioned on one item. Differs
-    in that a kernel of weight 1 stands for the sum of five, which multiplies every determinant by a constant of its
-    size and changes no choice; in that a segment may give all of its items; and in that relevance is measured on the
-    model's own tokens: |x - y|^2 = 2 - 2 cos, where cos is `relevance` for the question and, between items, the
-    cosine of their mean vectors.
+    in that a kernel of weight 1 stands for the sum of five, which adds the same to the worth of every item and changes
+    no choice, and in that relevance is measured on the model's own tokens: |x - y|^2 = 2 - 2 cos, where cos is
+    `relevance` for the question and, between items, the cosine of their mean vectors.
     """
 
-    origin = "MDP3, arXiv 2501.02885 (ICCV 2025); clean-room, from the published definition"
+    origin = "MDP3, arXiv 2501.02885, github sunh-23/MDP3 (not seen); clean-room, from the published definition"
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Selector.Config):
@@ -78,17 +76,19 @@ class MarkovDeterminantal(Selector):
         items = _mean_vectors(candidates.features)
         worth = 2 / self.config.trade_off * rounded(scores).log()
         size = self.config.segment
-        # Of every number of items so far: the best objective, and the last item of the segment before, or -1.
-        value, last = torch.zeros(1, dtype=torch.float64), torch.full((1,), -1)
+        # Of every number of items so far: the best objective, and its latest item, or -1.
+        value, latest = torch.zeros(1, dtype=torch.float64), torch.full((1,), -1)
         trace: list[tuple[Tensor, Tensor]] = []
-        before = items[:0]
         for begin in range(0, len(items), size):
             here = items[begin : begin + size]
-            kernel = _kernel(torch.cat([here, before]) @ here.T)
-            found = _greedy(kernel, worth[begin : begin + size], last, min(budget, len(here)))
-            value, last, taken = _allocate(value, found, budget)
-            trace.append((found.picks.to(torch.int16), taken))
-            before = here
+            found = _greedy(
+                _kernel(here @ here.T),
+                _kernel_with(items, latest, here),
+                worth[begin : begin + size],
+                min(budget, len(here)),
+            )
+            value, latest, taken = _allocate(value, latest, found, begin, budget)
+            trace.append((found.picks.to(torch.int32), taken))
         chosen = _backtrack(trace, budget, size)
         return chosen.sort().values.to(scores.device)
 
@@ -110,21 +110,27 @@ def _mean_vectors(features: Tensor) -> Tensor:
         return F.normalize(means.cpu().double(), dim=-1)
 
 
-def _greedy(kernel: Tensor, worth: Tensor, last: Tensor, count: int) -> Greedy:
+def _kernel_with(items: Tensor, latest: Tensor, here: Tensor) -> Tensor:
+    """``[J, m]``: the kernel of the item ``latest`` of each state with those ``here``; 0 where it is -1."""
+    some, which = latest.unique(return_inverse=True)
+    return torch.where(some[:, None] >= 0, _kernel(items[some] @ here.T), 0.0)[which]
+
+
+def _greedy(kernel: Tensor, condition: Tensor, worth: Tensor, count: int) -> Greedy:
     """Choose ``count`` items of a segment one by one, in each state after another item.
 
     Args:
-        kernel: ``[m + p, m]`` of the m items here and the p items of the segment before with those here.
+        kernel: ``[m, m]`` of the items here.
+        condition: ``[J, m]`` of the item to condition on with those here, 0 where there is none.
         worth: ``[m]`` what an item adds by its relevance.
-        last: ``[J]`` position in the segment before of the item to condition on, or -1.
         count: items to choose, at most m.
     """
-    states, m = len(last), kernel.shape[1]
+    states, m = condition.shape
     every = torch.arange(states)
-    rows = torch.zeros(states, count + 1, m, dtype=torch.float64)  # of the Cholesky factor, the first for the condition
-    if len(kernel) > m:
-        rows[:, 0] = torch.where(last[:, None] >= 0, kernel[m + last.clamp(min=0)], 0.0)
-    variance = kernel[:m].diagonal() - rows[:, 0].square()
+    # Of the Cholesky factor; the first is the condition's, whose own entry is 1.
+    rows = torch.zeros(states, count + 1, m, dtype=torch.float64)
+    rows[:, 0] = condition
+    variance = kernel.diagonal() - rows[:, 0].square()
     free = torch.ones(states, m, dtype=torch.bool)
     picks = torch.zeros(states, count, dtype=torch.long)
     gains = torch.zeros(states, count + 1, dtype=torch.float64)
@@ -143,8 +149,8 @@ def _greedy(kernel: Tensor, worth: Tensor, last: Tensor, count: int) -> Greedy:
     return Greedy(picks, gains)
 
 
-def _allocate(value: Tensor, found: Greedy, budget: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Of every number of items after this segment: its best value, its last item here or -1, and how many are here."""
+def _allocate(value: Tensor, latest: Tensor, found: Greedy, begin: int, budget: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every number of items after this segment: its best value, its latest item, and how many are from here."""
     count = found.picks.shape[1]
     total = torch.arange(min(budget, len(value) - 1 + count) + 1)
     here = torch.arange(count + 1)
@@ -155,8 +161,8 @@ def _allocate(value: Tensor, found: Greedy, budget: int) -> tuple[Tensor, Tensor
     # The first of equal values: the fewest here, so that earlier segments have more.
     taken = (values / GAIN_STEP).round().argmax(0)
     came_from = total - taken
-    latest = F.pad(found.picks.cummax(1).values, (1, 0), value=-1)
-    return values[taken, total], latest[came_from, taken], taken
+    newest = torch.cat([latest[:, None], begin + found.picks.cummax(1).values], 1)
+    return values[taken, total], newest[came_from, taken], taken
 
 
 def _backtrack(trace: list[tuple[Tensor, Tensor]], budget: int, size: int) -> Tensor:
