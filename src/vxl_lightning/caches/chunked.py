@@ -128,8 +128,8 @@ class ChunkedPrefill(CacheCompressor):
         if self._total(sizes, short, forced) > budget:
             least = self._total(sizes, short, forced) / sum(sizes)
             raise ValueError(
-                f"retention={self.config.retention:.6g} does not hold the first two and the last of {len(sizes)} chunks in "
-                f"full and the others pooled by {self.config.pool}; the least that does is {least:.6g}; or set pool "
+                f"retention={self.config.retention:.6g} does not hold the first two and the last of {len(sizes)} chunks"
+                f" in full, the others pooled by {self.config.pool}; the least that does is {least:.6g}; or set pool "
                 "higher or chunk lower"
             )
         counts = range(forced, len(sizes) + 1)

@@ -83,7 +83,7 @@ class Group:
 
     @property
     def nbytes(self) -> int:
-        return self.keys.nbytes + self.values.nbytes + self.mean.nbytes
+        return int(self.keys.nbytes + self.values.nbytes + self.mean.nbytes)
 
 
 class QuantizedMemory(CacheCompressor):
@@ -136,7 +136,7 @@ class QuantizedMemory(CacheCompressor):
         number, sizes = torch.unique(passage.stretch[passage.stretch >= 0], return_counts=True)
         visual = [int((passage.visual & (passage.stretch == n)).sum()) for n in number]
         count = self._count(sizes.tolist(), visual)
-        return text + sum(sorted(sizes.tolist(), reverse=True)[:count])
+        return text + int(sum(sorted(sizes.tolist(), reverse=True)[:count]))
 
     @torch.no_grad()
     def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
@@ -176,7 +176,7 @@ class QuantizedMemory(CacheCompressor):
     def nbytes(self, state: CacheState) -> int:
         """Bytes that a state holds, packed as it is."""
         head = 0 if state.memory is None else state.memory.nbytes
-        return head + sum(g.nbytes for g in state.extra["groups"])
+        return head + int(sum(g.nbytes for g in state.extra["groups"]))
 
     def _read_block(self, model: Any, block: Passage, head: Memory, groups: list[Group]) -> list[Group]:
         """The groups of one block, read after the head and the window."""
@@ -222,7 +222,8 @@ class QuantizedMemory(CacheCompressor):
         if not sizes:
             return 0
         wanted = int(self.config.retention * len(sizes) + 0.5)
-        return max(1, min(wanted, self.config.most // max(sizes), len(sizes)))
+        most: int = self.config.most // max(sizes)
+        return max(1, min(wanted, most, len(sizes)))
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
