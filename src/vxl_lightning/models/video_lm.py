@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +32,8 @@ class VideoLM(nn.Module):
         whole: names of the language model's layers that tuning may change themselves, besides its adapters.
     """
 
+    layout_class: ClassVar[type[Layout]] = Layout
+
     def __init__(
         self,
         language_model: Any,
@@ -53,7 +55,7 @@ class VideoLM(nn.Module):
         self.projector = projector
         self.selector = selector
         self.tokenizer = tokenizer
-        self.layout: Layout = Layout(tokenizer, self.prompt)
+        self.layout = self.layout_class(tokenizer, self.prompt)
         self.whole = tuple(whole)
 
     @property

@@ -7,7 +7,7 @@ Each stage can be called alone: `DynamicTokenSynthesizer`, `VideoXLPro.project`,
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -167,6 +167,7 @@ class VideoXLPro(VideoLM):
         parts: what `VideoLM` takes; the compressor and the selector must be the released ones.
     """
 
+    layout_class: ClassVar[type[Layout]] = ReleasedLayout
     compressor: DynamicTokenSynthesizer
 
     def __init__(self, *parts: Any, **named: Any) -> None:
@@ -179,7 +180,6 @@ class VideoXLPro(VideoLM):
             )
         if not (isinstance(self.selector, QueryAwareSelector) and selector and selector.released):
             raise UserError(f"released=true needs the selector {released_parts()['selector']}")
-        self.layout = ReleasedLayout(self.tokenizer, self.prompt)
 
     def project(self, grid: VideoGrid, question: str | None = None) -> Projected:
         """Compress, project every token, then take 2x2 means."""
