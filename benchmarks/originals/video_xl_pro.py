@@ -124,7 +124,7 @@ def make_video(shape: tuple[int, ...], seed: int) -> Case:
     return Case(model, weights, features, 7.3 * torch.arange(t))
 
 
-# --- ours ---------------------------------------------------------------------------------------------------------------
+# --- ours ---
 
 
 def grid_of(case: Case) -> VideoGrid:
@@ -173,7 +173,7 @@ def our_logits(case: Case) -> Tensor:
     return case.model.logits(case.model.hidden(pack([tree], case.model.embedding))[0, -1])
 
 
-# --- theirs -------------------------------------------------------------------------------------------------------------
+# --- theirs ---
 
 
 def rearranged(x: Tensor, pattern: str, **lengths: int) -> Tensor:
