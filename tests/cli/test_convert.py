@@ -59,9 +59,10 @@ def test_shards_are_read_and_written(world: Path, tmp_path: Path, monkeypatch: p
     weights = released.tensors()
     released.write(tmp_path / "source", weights, shards=3)
     assert convert(tmp_path / "source", tmp_path / "model") == 0
-    assert load_file(tmp_path / "model" / "model.safetensors").keys() == load_file(
-        world / "model" / "model.safetensors"
-    ).keys()
+    assert (
+        load_file(tmp_path / "model" / "model.safetensors").keys()
+        == load_file(world / "model" / "model.safetensors").keys()
+    )
     assert convert(tmp_path / "model", tmp_path / "back", "--back") == 0
     index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())["weight_map"]
     assert set(index) == set(weights) and len(set(index.values())) > 2
@@ -122,9 +123,7 @@ def test_everything_wrong_with_a_checkpoint_is_named_and_nothing_is_left(
     assert [f.name for f in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_failure_on_the_way_leaves_nothing(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failure_on_the_way_leaves_nothing(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object, **kwargs: object) -> None:
         raise OSError("no space left on device")
 
@@ -138,9 +137,7 @@ def broken(root: Path, **config: Any) -> Path:
     return released.write(folder, released.tensors(), config=released.CONFIG | config)
 
 
-def test_mistakes_are_one_line_and_exit_code_2(
-    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mistakes_are_one_line_and_exit_code_2(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*arguments: object) -> str:
         assert convert(*arguments) == 2
         error = capsys.readouterr().err.strip()

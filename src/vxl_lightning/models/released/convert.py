@@ -108,7 +108,7 @@ def to_theirs(source: Path, target: Path) -> int:
     config = described.get("config") or {}
     if not config.get("released") or not (source / RELEASED / CONFIG).is_file():
         raise UserError(
-            f"{source}: no {RELEASED}/{CONFIG}; only a folder that 'vxl convert' wrote can go back (for a model trained "
+            f"{source}: no {RELEASED}/{CONFIG}; only a folder that 'vxl convert' wrote can go back (for a model tuned "
             f"from one: save it with merge=True and copy the folder {RELEASED} into it)"
         )
     if config["language_model"] != LANGUAGE_MODEL or config["adapter"]["rank"] or config["adapter"]["whole"]:
