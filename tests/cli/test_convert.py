@@ -1,6 +1,7 @@
 """``vxl convert`` there and back on a tiny checkpoint in the released layout, and what it says of broken ones."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from tests import released_checkpoint as released
 from vxl_lightning import registry
 from vxl_lightning.cli.main import main
 from vxl_lightning.data.decoding import write_video
-from vxl_lightning.models.pretrained import load_pretrained
+from vxl_lightning.models.build import VideoLMConfig
+from vxl_lightning.models.pretrained import load_pretrained, save_pretrained
 from vxl_lightning.models.released import files
 from vxl_lightning.models.released.video_xl_pro import VideoXLPro
 
@@ -54,6 +56,20 @@ def test_the_way_back_gives_the_same_tensors_names_and_files(world: Path, tmp_pa
         assert (tmp_path / "back" / file.name).read_bytes() == file.read_bytes()
 
 
+def test_a_model_saved_again_in_full_goes_back_too(world: Path, tmp_path: Path) -> None:
+    loaded = load_pretrained(world / "model")
+    model, config = loaded.model, VideoLMConfig.from_plain(loaded.config)
+    model.projector.layers[0].bias.data.add_(1)
+    save_pretrained(tmp_path / "tuned", model, config, encoder=loaded.encoder, fps=loaded.fps, merge=True)
+    assert convert(tmp_path / "tuned", tmp_path / "back", "--back") == 2
+    shutil.copytree(world / "model" / "released", tmp_path / "tuned" / "released")
+    assert convert(tmp_path / "tuned", tmp_path / "back", "--back") == 0
+    before, after = everything(world / "source"), everything(tmp_path / "back")
+    assert set(before) == set(after)
+    changed = [name for name, tensor in before.items() if not torch.equal(after[name].float(), tensor.float())]
+    assert changed == ["model.mm_projector.0.bias"]
+
+
 def test_shards_are_read_and_written(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files.write_weights, "__defaults__", (150_000,))
     weights = released.tensors()
@@ -89,9 +105,10 @@ def test_weights_land_where_the_release_has_them(world: Path) -> None:
     assert model.plain.config.rope_parameters["rope_theta"] == 1e6
 
 
-def test_keep_and_pad_are_settings(world: Path, tmp_path: Path) -> None:
-    assert convert(world / "source", tmp_path / "model", "--keep", "0.7", "--pad", "spread") == 0
+def test_keep_pad_and_context_are_settings(world: Path, tmp_path: Path) -> None:
+    assert convert(world / "source", tmp_path / "model", "--keep", "0.7", "--pad", "spread", "--context", "99") == 0
     model: Any = load_pretrained(tmp_path / "model").model
+    assert model.plain.config.max_position_embeddings == 99
     assert model.prompt.select_share == 0.7 and model.compressor.config.pad == "spread"
 
 
@@ -149,6 +166,7 @@ def test_mistakes_are_one_line_and_exit_code_2(world: Path, tmp_path: Path, caps
     assert "exists already" in said(world / "source", world / "model")
     assert "make it first" in said(world / "source", tmp_path / "a" / "b")
     assert "--keep=1.5 must be a share" in said(world / "source", out, "--keep", "1.5")
+    assert "--context=0 must be at least 1" in said(world / "source", out, "--context", "0")
     assert "leave it out" in said(world / "model", out, "--back", "--keep", "0.5")
     assert "only a folder that 'vxl convert' wrote" in said(world / "source", out, "--back")
     assert "mm_spatial_pool_stride=3 is not 2" in said(broken(tmp_path, mm_spatial_pool_stride=3), out)

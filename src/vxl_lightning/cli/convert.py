@@ -27,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how the last group of four frames is completed: the last frame again (default), or frames doubled evenly "
         "over the video; the release doubles frames drawn at random",
     )
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="POSITIONS",
+        help="most positions the language model is given (default: as the checkpoint's config.json says); 8,192 frames "
+        "take 270,000",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from vxl_lightning.models.released.video_xl_pro import KEEP
 
     if args.back:
-        for name in ("keep", "pad"):
+        for name in ("keep", "pad", "context"):
             if (value := getattr(args, name)) is not None:
                 raise UserError(f"--{name}={value} with --back: the released layout has no place for it; leave it out")
         count = to_theirs(args.source, args.target)
@@ -44,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     keep = KEEP if args.keep is None else args.keep
     if not 0 < keep <= 1:
         raise UserError(f"--keep={keep:g} must be a share above 0 and at most 1, such as {KEEP}")
-    count = to_ours(args.source, args.target, keep, args.pad or "last")
+    if args.context is not None and args.context < 1:
+        raise UserError(f"--context={args.context} must be at least 1, such as 32768")
+    count = to_ours(args.source, args.target, keep, args.pad or "last", args.context)
     print(f"{args.target}: {count} tensors; ask it with: vxl ask {args.target} VIDEO QUESTION")
     return 0

@@ -45,7 +45,7 @@ ENCODER, RELEASED, UNREAD = "encoder_path", "released", "unread.safetensors"
 LANGUAGE = ("model.embed_tokens.", "model.layers.", "model.norm.", "lm_head.")
 
 
-def to_ours(source: Path, target: Path, keep: float = KEEP, pad: str = "last") -> int:
+def to_ours(source: Path, target: Path, keep: float = KEEP, pad: str = "last", context: int | None = None) -> int:
     """Read a released folder (config.json, safetensors, tokenizer) and write one that `load_pretrained` reads.
 
     Args:
@@ -53,6 +53,8 @@ def to_ours(source: Path, target: Path, keep: float = KEEP, pad: str = "last") -
         target: a folder that does not exist yet; it appears when it is complete.
         keep: share of the visual tokens that reach the language model.
         pad: how the last group of four frames is completed, last or spread.
+        context: most positions the language model is given, instead of what the released configuration says; 8,192
+            frames take 270,000 of them. Beyond it `VideoLM.answer` refuses, where the release cuts the prompt short.
 
     Returns:
         How many tensors there were.
@@ -84,7 +86,8 @@ def to_ours(source: Path, target: Path, keep: float = KEEP, pad: str = "last") -
             (folder / CONFIG).write_text(describe(settings, encoder, FPS))
             save_file({r.ours: r.to_ours([weights[n] for n in r.theirs]) for r in rules}, folder / WEIGHTS)
             _write_model(folder / ENCODER, _tower_config(tower), weights, read["tower"], TOWER)
-            _write_model(folder / LANGUAGE_MODEL, _language_config(config), weights, read["language"])
+            language = _language_config(config) | ({"max_position_embeddings": context} if context else {})
+            _write_model(folder / LANGUAGE_MODEL, language, weights, read["language"])
             for name in TOKENIZER:
                 if (source / name).is_file():
                     shutil.copyfile(source / name, folder / LANGUAGE_MODEL / name)

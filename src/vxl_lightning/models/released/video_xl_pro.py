@@ -160,8 +160,9 @@ class VideoXLPro(VideoLM):
     A quarter of the grid's cells leave the compressor; 2x2 pooling behind the projector leaves a sixteenth, of which
     ``prompt.select_share`` reach the language model. Differences from the release: that share is a setting and not
     drawn at every call; the frames that complete the last group follow from their number (``pad``) and are not drawn;
-    equal scores are decided for the earliest token; a still image is a video of one frame, where the release leaves it
-    unpooled.
+    equal scores are decided for the earliest token; while tuning, the selector is asked with the question, where the
+    release's also reads the answer; a still image is a video of one frame, where the release leaves it unpooled; and
+    frames are resized while they are decoded, bilinearly, where the release takes bicubic.
 
     Args:
         parts: what `VideoLM` takes; the compressor and the selector must be the released ones.
