@@ -1,0 +1,5 @@
+"""Compressors that drop or merge what earlier frames told already."""
+
+from vxl_temporal.evs import EfficientVideoSampling
+
+__all__ = ["EfficientVideoSampling"]
