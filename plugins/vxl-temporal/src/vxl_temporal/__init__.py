@@ -2,5 +2,6 @@
 
 from vxl_temporal.dtd import DifferentialTokenDrop
 from vxl_temporal.evs import EfficientVideoSampling
+from vxl_temporal.streaming_tom import CausalTemporalReduction
 
-__all__ = ["DifferentialTokenDrop", "EfficientVideoSampling"]
+__all__ = ["CausalTemporalReduction", "DifferentialTokenDrop", "EfficientVideoSampling"]

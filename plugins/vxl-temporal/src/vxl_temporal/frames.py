@@ -71,6 +71,8 @@ class FrameCompressor(Compressor):
         """
         if not bool(chunk.frame_mask.all()):
             raise ValueError("step takes frames as they come, without padding; pass the valid frames alone")
+        if self.needs_importance and chunk.importance is None:
+            raise ValueError(f"{type(self).__name__} needs VideoGrid.importance; choose an encoder that provides it")
         state = state or FrameState.beginning(chunk)
         tokens = self._compress(chunk.check(), state)
         past = torch.cat([state.past, chunk.features.detach()[:, -self.lookback :]], 1)[:, -self.lookback :]
