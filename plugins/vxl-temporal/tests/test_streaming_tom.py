@@ -49,8 +49,8 @@ def test_peaks_are_dense_and_far_from_anything_denser() -> None:
 
 
 def test_separation_is_from_what_is_denser_and_not_from_what_is_less_dense() -> None:
-    # All are equally dense, so the earlier counts as denser: 0 is the densest, and from 40 the nearest denser cell is 38
-    # degrees away, from all others one. By the distance to what is less dense the centres would be 2 and 41.
+    # All are equally dense, so the earlier counts as denser: 0 is the densest, and from 40 the nearest denser cell is
+    # 38 degrees away, from all others one. By the distance to what is less dense the centres would be 2 and 41.
     assert homes([0, 1, 2, 40, 41], 2, neighbours=1) == [0, 0, 0, 3, 3]
 
 

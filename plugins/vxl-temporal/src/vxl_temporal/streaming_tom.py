@@ -32,8 +32,8 @@ class CausalTemporalReduction(FrameCompressor):
     Tokens of a frame stay in the order of their places. What is remembered is the previous frame.
 
     After Chen et al., "StreamingTOM" (arXiv 2510.18269), its first stage (CTR). The defaults are its own: threshold
-    0.9, 7 neighbours, weights 0.6 and 0.4, and 50 tokens of 196. Differs: where scores tie the earliest wins and nothing
-    is left to chance; distances between cells, which the published definition leaves open, are those of their unit
+    0.9, 7 neighbours, weights 0.6 and 0.4, and 50 tokens of 196. Differs: where scores tie the earliest wins, and
+    nothing is left to chance; distances between cells, which the published definition leaves open, are those of unit
     vectors, in keeping with the cosine that calls a cell static; ``salience=novelty`` is an addition, for encoders
     without attention.
     """
