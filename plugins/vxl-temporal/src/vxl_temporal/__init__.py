@@ -3,6 +3,13 @@
 from vxl_temporal.dtd import DifferentialTokenDrop
 from vxl_temporal.dycoke import TemporalTokenMerging
 from vxl_temporal.evs import EfficientVideoSampling
+from vxl_temporal.moviechat import MovieChatMemory
 from vxl_temporal.streaming_tom import CausalTemporalReduction
 
-__all__ = ["CausalTemporalReduction", "DifferentialTokenDrop", "EfficientVideoSampling", "TemporalTokenMerging"]
+__all__ = [
+    "CausalTemporalReduction",
+    "DifferentialTokenDrop",
+    "EfficientVideoSampling",
+    "MovieChatMemory",
+    "TemporalTokenMerging",
+]
