@@ -38,6 +38,7 @@ def test_cells_above_the_threshold_are_dropped_and_the_first_frame_is_whole() ->
     grid = turned([[0, 0, 0], [59, 61, 180], [59, 61, 0]])
     assert kept(grid) == [[0, 1, 2], [1, 2], [2]]
     assert kept(grid, threshold=-0.9) == [[0, 1, 2], [2], [2]]
+    assert kept(turned([[0, 0], [90, 80]]), threshold=0.0) == [[0, 1], [0]], "at the threshold is not above it"
 
 
 def test_the_previous_frame_is_looked_at_whether_it_was_kept_or_not() -> None:

@@ -33,12 +33,12 @@ def kept(grid: VideoGrid, retention: float) -> list[list[int]]:
 
 
 def test_frames_one_and_three_are_compared_with_their_neighbour_and_two_with_the_first() -> None:
-    # Turned, frame 1 against 0: 10, 50, 30; frame 2 against 0: 60, 55, 0 (against 1 it would be 50, 5, 30);
-    # frame 3 against 2: 0, 5, 20 (against 0 it would be 60, 60, 20). One of three cells each is kept.
-    frames: list[list[float]] = [[0, 0, 0], [10, 50, 30], [60, 55, 0], [60, 60, 20]]
-    assert kept(turned(frames), 6 / 12) == [[0, 1, 2], [1], [0], [2]]
+    # Turned, frame 1 against 0: 10, 50, 30; frame 2 against 0: 20, 45, 0 (against 1 it would be 10, 5, 30);
+    # frame 3 against 2: 0, 5, 20 (against 0 it would be 20, 50, 20). One of three cells each is kept.
+    frames: list[list[float]] = [[0, 0, 0], [10, 50, 30], [20, 45, 0], [20, 50, 20]]
+    assert kept(turned(frames), 6 / 12) == [[0, 1, 2], [1], [1], [2]]
     again = [[x + 90 for x in frame] for frame in frames]
-    assert kept(turned([*frames, *again]), 6 / 12) == [[0, 1, 2], [1], [0], [2]] * 2
+    assert kept(turned([*frames, *again]), 6 / 12) == [[0, 1, 2], [1], [1], [2]] * 2
 
 
 def test_an_incomplete_group_is_the_beginning_of_a_whole_one() -> None:

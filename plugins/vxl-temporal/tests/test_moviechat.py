@@ -41,6 +41,13 @@ def test_the_neighbours_most_alike_are_merged_until_few_enough_are_left() -> Non
     assert remembered(built(2, 2, 5), frames)[0] == [0, 0, 1, 1, 1]
 
 
+def test_what_was_merged_is_compared_anew_with_both_its_neighbours() -> None:
+    # 20 and 24 become 22, which is 22 degrees from 0, where 20 was 20: now 50 and 71, 21 apart, are the most alike.
+    degrees: list[float] = [0, 20, 24, 50, 71]
+    assert remembered(built(2, 3, 5), pointing(degrees))[0] == [0, 1, 1, 2, 2]
+    assert remembered(built(2, 3, 5), pointing(degrees[::-1]))[0] == [0, 0, 1, 1, 2]
+
+
 def test_frames_are_alike_by_the_mean_of_their_cells_place_by_place() -> None:
     # Two cells that change places: the same frame as a whole, but unlike at every place.
     a, b = pointing([0, 90])
