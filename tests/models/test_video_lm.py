@@ -59,9 +59,9 @@ def test_packed_questions_equal_questions_alone(language_model):
     with torch.no_grad():
         projected = model.project(grid())
         pairs = [(q, a) for q, a in zip(QUESTIONS, ["disk", "r", "blue"], strict=True)]
-        together = model.log_likelihood(pack(model._trees(projected, [pairs, pairs[:1]], False), model.embedding))
+        together = model.log_likelihood(pack(model._trees(projected, [pairs, pairs[:1]], False)[0], model.embedding))
         alone = [
-            model.log_likelihood(pack(model._trees(projected, [[p], []], False)[:1], model.embedding)) for p in pairs
+            model.log_likelihood(pack(model._trees(projected, [[p], []], False)[0], model.embedding)) for p in pairs
         ]
     assert torch.allclose(together[: sum(map(len, alone))], torch.cat(alone), atol=1e-5)
 
@@ -82,7 +82,7 @@ def test_packed_equals_the_language_model_on_the_plain_sequence(language_model):
 
 def test_loss_covers_answers_alone(language_model):
     model = make(language_model)
-    packed = pack(model._trees(model.project(grid(1)), [[("shape?", "disk")]], False), model.embedding)
+    packed = pack(model._trees(model.project(grid(1)), [[("shape?", "disk")]], False)[0], model.embedding)
     assert packed.predict[:, 2].tolist() == model.layout.chat.answer("disk") + model.layout.chat.end()
 
 
@@ -95,7 +95,7 @@ def test_dialogue_reads_what_came_before(language_model):
         for first in ("xx", "yy")
     ]
     second = [
-        model.log_likelihood(pack(model._trees(projected, [[("a?", f), ("b?", "ring")]], d), model.embedding))[3:]
+        model.log_likelihood(pack(model._trees(projected, [[("a?", f), ("b?", "ring")]], d)[0], model.embedding))[3:]
         for d in (False, True)
         for f in ("xx", "yy")
     ]
@@ -131,7 +131,7 @@ def test_trie_feeds_no_last_token():
 
 def test_prefix_has_a_time_before_each_group(language_model):
     model = make(language_model)
-    prefix = model.prefix(model.project(grid(1)), 0)
+    prefix = model.prefix(model.project(grid(1)), 0).embeds
     head = len(model.layout.chat.head)
     assert prefix.place.tolist() == [head + 3 + i for i in range(4)] + [head + 10 + i for i in range(4)]  # "0 s", "4 s"
     time = model.embedding(model.ids(model.tokenizer.encode("4 s", add_special_tokens=False)))
@@ -142,7 +142,7 @@ def test_prefix_has_a_time_before_each_group(language_model):
 
 def test_time_may_follow_its_group(language_model):
     model = make(language_model, time_place="after")
-    prefix = model.prefix(model.project(grid(1)), 0)
+    prefix = model.prefix(model.project(grid(1)), 0).embeds
     head = len(model.layout.chat.head)
     assert prefix.place.tolist() == [head + i for i in range(4)] + [head + 7 + i for i in range(4)]
     time = model.embedding(model.ids(model.tokenizer.encode("4 s", add_special_tokens=False)))

@@ -81,13 +81,6 @@ def flops(work: Callable[[], Any]) -> int:
     return int(counter.get_total_flops())
 
 
-def cache_size(cache: Any) -> tuple[list[int], int]:
-    """Positions in each layer and bytes in total of a transformers key-value cache."""
-    tensors = [(layer.keys, layer.values) for layer in cache.layers]
-    positions = [int(k.shape[-2]) for k, _ in tensors]
-    return positions, sum(t.numel() * t.element_size() for pair in tensors for t in pair)
-
-
 class PeakMemory:
     """Peak memory within a ``with`` block, in MiB, as ``mib``.
 

@@ -11,9 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vxl_lightning import registry
-from vxl_lightning.ablation.accounting import Counts, PeakMemory, Timings, cache_size, flops, milliseconds
+from vxl_lightning.ablation.accounting import Counts, PeakMemory, Timings, flops, milliseconds
 from vxl_lightning.ablation.cells import Step
 from vxl_lightning.ablation.work import MODEL, Context, device, questions
+from vxl_lightning.caches.base import Memory
+from vxl_lightning.caches.forward import forward
 from vxl_lightning.data.batch import collate
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.data.loader import ClipDataset
@@ -22,6 +24,7 @@ from vxl_lightning.data.media import Media
 from vxl_lightning.data.shards import ShardReader
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.pretrained import load_pretrained
+from vxl_lightning.models.remembering import remember
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.tokens import VideoGrid
 
@@ -68,14 +71,17 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
     projected = model.project(grid, question)
     prefix = model.prefix(projected, 0, question)
     asked = model.embedding(model.ids(model.layout.chat.question(question)))
-    embeds = torch.cat([prefix.embeds, asked])[None]
 
-    def prefill() -> Any:
-        return model.plain.base_model(inputs_embeds=embeds, use_cache=True).past_key_values
+    def prefill() -> Memory:
+        memory = remember(model, prefix, question)
+        position = torch.arange(memory.position, memory.position + len(asked), device=asked.device)
+        _, new = forward(model.plain, asked, memory, position)
+        return Memory.joined([memory, new], new.position)
 
-    positions, cache_bytes = cache_size(prefill())
-    text = embeds.shape[1] - len(prefix.place)
-    keep = torch.zeros(len(projected.tokens.features), dtype=torch.bool, device=embeds.device)
+    held = prefill()
+    positions = [int(k.shape[2]) for k in held.keys]
+    text = len(prefix.embeds) + len(asked) - len(prefix.place)
+    keep = torch.zeros(len(projected.tokens.features), dtype=torch.bool, device=asked.device)
     keep[prefix.token] = True
     _, frames, height, width, _ = grid.shape
     counts = Counts(
@@ -83,7 +89,7 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
         lm_tokens=len(prefix.place),
         layer_mean_tokens=sum(positions) / len(positions) - text,
         kv_length=max(positions),
-        kv_bytes=cache_bytes,
+        kv_bytes=held.nbytes,
         compressor_flops=flops(lambda: model.prefix(model.project(grid, question), 0, question)),
         prefill_flops=flops(prefill),
     )

@@ -50,10 +50,10 @@ def forward(
     if before is not None and old:
         for i, (k, v) in enumerate(zip(before.keys, before.values, strict=True)):
             cache.update(k, v, i)
-    if sees is None:
-        sees = torch.ones(n, n, dtype=torch.bool, device=embeds.device).tril()
-    mask = torch.zeros(1, 1, n, old + n, dtype=embeds.dtype, device=embeds.device)
-    mask[0, 0, :, old:].masked_fill_(~sees, torch.finfo(embeds.dtype).min)
+    mask = None  # the model's own is causal
+    if sees is not None:
+        mask = torch.zeros(1, 1, n, old + n, dtype=embeds.dtype, device=embeds.device)
+        mask[0, 0, :, old:].masked_fill_(~sees, torch.finfo(embeds.dtype).min)
     given = {_cache_name(type(model.base_model).forward): cache}
     out = model.base_model(
         inputs_embeds=embeds[None], attention_mask=mask, position_ids=position[None], use_cache=True, **given

@@ -15,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from vxl_lightning import registry
 from vxl_lightning.data.chat import exchanges
@@ -25,6 +24,7 @@ from vxl_lightning.data.schema import Sample
 from vxl_lightning.encoders.base import Encoder
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import AdapterConfig, VideoLMConfig, build_video_lm
+from vxl_lightning.models.prefix import Prefix
 from vxl_lightning.models.pretrained import load_pretrained
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.tokens import VideoGrid
@@ -126,28 +126,28 @@ class Reader:
         side = {"importance": torch.cat(importance)[None]} if importance else {}
         return VideoGrid.of(torch.cat(features)[None], torch.cat(seconds)[None].to(self.model.device), **side)
 
-    def prefixes(self, grid: VideoGrid, questions: Sequence[Asked]) -> list[tuple[Tensor, list[Asked]]]:
-        """``[n, hidden]`` prefixes of a video, each with the questions that may follow it.
+    def prefixes(self, grid: VideoGrid, questions: Sequence[Asked]) -> list[tuple[Prefix, list[Asked]]]:
+        """Prefixes of a video, each with the questions that may follow it.
 
         One for all, unless the compressor or a selector reads the question: then one each.
         """
         model = self.model
         if model.selector is None and not model.compressor.needs_query:
-            return [(model.prefix(model.project(grid), 0).embeds, list(questions))]
-        return [(model.prefix(model.project(grid, q.question), 0, q.question).embeds, [q]) for q in questions]
+            return [(model.prefix(model.project(grid), 0), list(questions))]
+        return [(model.prefix(model.project(grid, q.question), 0, q.question), [q]) for q in questions]
 
-    def length(self, prefix: Tensor, question: Asked) -> int:
+    def length(self, prefix: Prefix, question: Asked) -> int:
         """Positions that a question after a prefix takes, its longest answer included."""
         chat = self.model.layout.chat
         answers = [len(chat.answer(text)) for text in (question.answer, *question.choices)]
-        return len(prefix) + len(chat.question(question.question)) + min(max(answers), MAX_ANSWER)
+        return len(prefix.embeds) + len(chat.question(question.question)) + min(max(answers), MAX_ANSWER)
 
     @torch.inference_mode()
-    def losses(self, trees: Sequence[tuple[Tensor, Sequence[Asked]]], batch_size: int) -> list[list[float]]:
+    def losses(self, trees: Sequence[tuple[Prefix, Sequence[Asked]]], batch_size: int) -> list[list[float]]:
         """Loss of every answer of every prefix, nats: see `necessity`.
 
         Args:
-            trees: ``[n, hidden]`` prefixes and what is asked after each.
+            trees: prefixes and what is asked after each.
             batch_size: questions of a forward pass.
         """
         found: list[list[float]] = [[math.nan] * len(questions) for _, questions in trees]
@@ -164,7 +164,7 @@ class Reader:
                     found[t][i] = loss
         return found
 
-    def _pass(self, prefixes: list[Tensor], batch: list[list[Asked]], closed: bool) -> list[list[float]]:
+    def _pass(self, prefixes: list[Prefix], batch: list[list[Asked]], closed: bool) -> list[list[float]]:
         if not closed:
             pairs = [[(q.question, q.answer) for q in row] for row in batch]
             return self.model.answer_losses(prefixes, pairs, MAX_ANSWER)

@@ -35,6 +35,7 @@ from torch import Tensor
 from vxl_lightning.curation.ladder import Asked, Reader, asked, reader
 from vxl_lightning.curation.recipe import NecessityRules
 from vxl_lightning.errors import UserError
+from vxl_lightning.models.prefix import Prefix
 from vxl_lightning.tokens import VideoGrid
 
 BLIND = pa.schema([("row", pa.int64()), ("blind", pa.float32())])
@@ -50,7 +51,7 @@ LADDER = pa.schema(
 )
 Losses = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-Tree = tuple[Tensor, list[Asked]]
+Tree = tuple[Prefix, list[Asked]]
 Problem = tuple[str | None, str | None]
 FINE: Problem = (None, None)
 
@@ -68,7 +69,7 @@ def blind(samples: pa.Table, settings: NecessityRules) -> pa.Table:
     """
     model = reader("" if settings.language_model else settings.model, settings.language_model, settings.device)
     items = samples.select(["row", "record"]).to_pylist()
-    head = model.model.nothing().detach()
+    head = model.model.nothing()
     questions = [asked(item["record"]) for item in items]
     short = [all(model.length(head, q) <= model.limit for q in qs) for qs in questions]
     turned = [[q.turned() for q in qs] if fits else [] for qs, fits in zip(questions, short, strict=True)]

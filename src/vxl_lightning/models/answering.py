@@ -11,6 +11,7 @@ from torch import Tensor
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.packing import Segment, pack
 from vxl_lightning.models.prefix import Prefix, Projected, stretches
+from vxl_lightning.models.remembering import generate, remember
 from vxl_lightning.tokens import VideoGrid, VideoTokens
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Answer:
         text: the answer.
         scores: log-likelihood of every choice, or None where the answer was generated.
         span: seconds of the group whose tokens the answer depends on most (gradient times input), or
-            None where the prefix has no visual token.
+            None where the prefix has no visual token, and behind a cache compressor, which not every gradient passes.
         tokens: what the compressor gave for this video.
         kept: ``[m]`` those of them that reached the language model.
         counts: ``grid_tokens``, ``visual_tokens``, ``text_tokens`` (time, chat and question),
@@ -60,7 +61,7 @@ def answer(
         if choices is None:
             text = _timed(spent, "answer", lambda: _generate(model, prefix, question, max_new_tokens))
         else:
-            found = _timed(spent, "answer", lambda: model.choice_scores([prefix.embeds], [[question]], [[choices]]))
+            found = _timed(spent, "answer", lambda: model.choice_scores([prefix], [[question]], [[choices]]))
             scores = dict(zip(choices, found[0][0].tolist(), strict=True))
             text = max(scores, key=lambda choice: scores[choice])
     span = _timed(spent, "span", lambda: _evidence(model, projected, prefix, question, text))
@@ -79,6 +80,8 @@ def _check_length(model: "VideoLM", prefix: Prefix, question: str, room: int) ->
 
 
 def _generate(model: "VideoLM", prefix: Prefix, question: str, max_new_tokens: int) -> str:
+    if model.cache is not None:
+        return model.layout.chat.decode(generate(model, remember(model, prefix, question), question, max_new_tokens))
     asked: Tensor = model.embedding(model.ids(model.layout.chat.question(question)))
     embeds = torch.cat([prefix.embeds, asked])[None]
     ends = {int(model.tokenizer.eos_token_id), *model.layout.chat.end()[:1]}
@@ -97,7 +100,7 @@ def _evidence(
     model: "VideoLM", projected: Projected, prefix: Prefix, question: str, text: str
 ) -> tuple[float, float] | None:
     """Span of the group whose tokens move the answer's likelihood most, by gradient times input."""
-    if not len(prefix.place) or not text:
+    if not len(prefix.place) or not text or model.cache is not None:
         return None
     with torch.enable_grad():
         embeds = prefix.embeds.detach().requires_grad_()
@@ -119,6 +122,9 @@ def _evidence(
 def _counts(model: "VideoLM", grid: VideoGrid, prefix: Prefix, question: str) -> dict[str, int]:
     _, _, height, width, _ = grid.shape
     length = len(prefix.embeds) + len(model.layout.chat.question(question))
+    held = length
+    if model.cache is not None:
+        held += model.cache.kv_length(prefix.passage) - len(prefix.embeds)
     config = model.plain.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -130,8 +136,8 @@ def _counts(model: "VideoLM", grid: VideoGrid, prefix: Prefix, question: str) ->
         "grid_tokens": int(grid.num_frames[0]) * height * width,
         "visual_tokens": len(prefix.place),
         "text_tokens": length - len(prefix.place),
-        "kv_length": length,
-        "kv_bytes": length * bytes_each,
+        "kv_length": held,
+        "kv_bytes": held * bytes_each,
         "flops": 2 * inner * length,
     }
 

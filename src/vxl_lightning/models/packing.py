@@ -17,7 +17,8 @@ class Segment:
     """A run of tokens that follows the end of another run.
 
     Attributes:
-        content: ``[n]`` int64 token ids, or ``[n, D]`` embeddings; n at least 1.
+        content: ``[n]`` int64 token ids, or ``[n, D]`` embeddings; n at least 1, but for a root whose tokens were read
+            already.
         parent: index of the segment it follows, always an earlier one, or -1 at a root.
         supervised: the language model is to predict these tokens. Ids only.
     """
@@ -67,7 +68,7 @@ def pack(trees: Sequence[Sequence[Segment]], embedding: torch.nn.Module) -> Pack
         position: list[int] = []
         for s, segment in enumerate(tree):
             n = len(segment.content)
-            assert n > 0 and segment.parent < s, "segments are not empty and follow an earlier one"
+            assert (n > 0 or segment.parent < 0) and segment.parent < s, "segments follow an earlier one, not empty"
             begin = end[segment.parent] if segment.parent >= 0 else 0
             if segment.supervised:
                 before = last[segment.parent]

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from vxl_lightning.caches.base import Passage
 from vxl_lightning.data.chat import ChatFormat
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.time_text import SHORT, TimeText
@@ -78,13 +79,22 @@ class Prefix:
         embeds: ``[n, hidden]``: the chat's head, then time text and visual tokens in turn.
         place: ``[m]`` where the visual tokens stand in it.
         token: ``[m]`` which of the video's tokens they are.
+        stretch: ``[n]`` the stretch of frames that each place belongs to, time text included; -1 for the chat's head.
         selection: the selector's choice, where one ran.
     """
 
     embeds: Tensor
     place: Tensor
     token: Tensor
+    stretch: Tensor
     selection: Selection | None = None
+
+    @property
+    def passage(self) -> Passage:
+        """As a cache compressor reads it."""
+        visual = torch.zeros(len(self.embeds), dtype=torch.bool, device=self.embeds.device)
+        visual[self.place] = True
+        return Passage(self.embeds, visual, self.stretch)
 
 
 class Layout:
@@ -168,6 +178,7 @@ class Layout:
         kept = torch.ones(end - begin, dtype=torch.bool) if keep is None else keep.cpu()
         ids: list[int] = list(self.chat.head)
         place: list[int] = []
+        belongs = [-1] * len(ids)
         for group, stretch in enumerate(kept.split(counts)):
             n = int(stretch.sum())
             if n == 0:  # a time without tokens tells nothing and costs
@@ -179,10 +190,12 @@ class Layout:
             place.extend(range(len(ids), len(ids) + n))
             ids.extend([0] * n)
             ids.extend(after)
+            belongs.extend([group] * (len(ids) - len(belongs)))
         token = kept.nonzero()[:, 0].to(features.device)
         where = torch.tensor(place, dtype=torch.long, device=features.device)
         embeds: Tensor = embedding(torch.tensor(ids, device=features.device))
-        return Prefix(embeds.index_copy(0, where, features[token].to(embeds.dtype)), where, token, selection)
+        embeds = embeds.index_copy(0, where, features[token].to(embeds.dtype))
+        return Prefix(embeds, where, token, torch.tensor(belongs, device=features.device), selection)
 
 
 def shortened(features: Tensor, by: float) -> Tensor:

@@ -1,5 +1,6 @@
 """A video language model: grid -> compressor -> projector -> time text -> selector -> any causal language model."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -8,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vxl_lightning.caches.base import CacheCompressor, Memory
 from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.errors import UserError
 from vxl_lightning.models import answering
 from vxl_lightning.models.answering import Answer
 from vxl_lightning.models.packing import Packed, Segment, pack, trie
 from vxl_lightning.models.prefix import Layout, Prefix, Projected, PromptConfig
+from vxl_lightning.models.remembering import hidden_after, rows
 from vxl_lightning.selectors.base import Selector
 from vxl_lightning.tokens import VideoGrid
 
@@ -29,6 +32,7 @@ class VideoLM(nn.Module):
         selector: keeps ``prompt.select`` (or ``select_share``) of the groups or tokens, by the question; None keeps
             everything.
         prompt: time text, system message, selection budget.
+        cache: compresses the keys and values of what was read; None keeps them all.
         whole: names of the language model's layers that tuning may change themselves, besides its adapters.
     """
 
@@ -43,6 +47,7 @@ class VideoLM(nn.Module):
         selector: Selector | None = None,
         prompt: PromptConfig | None = None,
         whole: Sequence[str] = (),
+        cache: CacheCompressor | None = None,
     ) -> None:
         super().__init__()
         self.prompt = prompt or PromptConfig()
@@ -54,6 +59,7 @@ class VideoLM(nn.Module):
         self.compressor = compressor
         self.projector = projector
         self.selector = selector
+        self.cache = cache
         self.tokenizer = tokenizer
         self.layout = self.layout_class(tokenizer, self.prompt)
         self.whole = tuple(whole)
@@ -111,15 +117,18 @@ class VideoLM(nn.Module):
             raise ValueError("what a selector keeps depends on the question: pass it")
         return self.layout.selected(projected, video, self.embedding, self.selector, question)
 
-    def nothing(self) -> Tensor:
-        """``[n, hidden]``: what precedes a question when no video is shown, the chat's head alone."""
-        head: Tensor = self.embedding(self.ids(self.layout.chat.head))
-        return head
+    def nothing(self) -> Prefix:
+        """What precedes a question when no video is shown: the chat's head alone."""
+        head = self.ids(self.layout.chat.head)
+        none = head[:0]
+        return Prefix(self.embedding(head).detach(), none, none, torch.full_like(head, -1))
 
     # --- the language model's side ----------------------------------------------------------------------------------
 
-    def hidden(self, packed: Packed) -> Tensor:
-        """``[B, L, hidden]`` last hidden states of packed trees."""
+    def hidden(self, packed: Packed, memories: Sequence[Memory] = ()) -> Tensor:
+        """``[B, L, hidden]`` last hidden states of packed trees, each after its memory where there are any."""
+        if memories:
+            return hidden_after(self.plain, packed, memories)
         mask = torch.zeros(packed.mask.shape, dtype=packed.embeds.dtype, device=packed.embeds.device)
         mask.masked_fill_(~packed.mask, torch.finfo(mask.dtype).min)
         out = self.plain.base_model(
@@ -128,11 +137,11 @@ class VideoLM(nn.Module):
         states: Tensor = out.last_hidden_state
         return states
 
-    def log_likelihood(self, packed: Packed) -> Tensor:
+    def log_likelihood(self, packed: Packed, memories: Sequence[Memory] = ()) -> Tensor:
         """``[P]`` float32 log-probability of every supervised token of packed trees."""
         tree, place, token = packed.predict.unbind(1)
         # Only the places that predict something go through the vocabulary's matrix.
-        logits = self.logits(self.hidden(packed)[tree, place])
+        logits = self.logits(self.hidden(packed, memories)[tree, place])
         return -F.cross_entropy(logits.float(), token, reduction="none")
 
     def logits(self, states: Tensor) -> Tensor:
@@ -160,37 +169,47 @@ class VideoLM(nn.Module):
             questions: for every video its (question, answer) pairs, packed after one prefix.
             dialogue: each question also reads the exchanges before it; by default it stands alone.
         """
-        return -self.log_likelihood(pack(self._trees(projected, questions, dialogue), self.embedding)).mean()
+        trees, memories = self._trees(projected, questions, dialogue)
+        return -self.log_likelihood(pack(trees, self.embedding), memories).mean()
 
     def _trees(
         self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool
-    ) -> list[list[Segment]]:
-        chat, trees = self.layout.chat, []
+    ) -> tuple[list[list[Segment]], list[Memory]]:
+        """Questions and answers after their prefixes, and what is remembered of those that a cache compressor read."""
+        prefixes: list[Prefix] = []
+        asked: list[list[tuple[str, str]]] = []
         for b, pairs in enumerate(questions):
             # What a selector keeps depends on the question: then nothing is shared.
             alone = self.selector is not None and not dialogue
-            for chunk in [[pair] for pair in pairs] if alone else [pairs] if pairs else []:
-                tree = [Segment(self.prefix(projected, b, chunk[0][0]).embeds, -1)]
-                for question, answer in chunk:
-                    tree.append(Segment(self.ids(chat.question(question)), len(tree) - 1 if dialogue else 0))
-                    tree.append(Segment(self.ids(chat.answer(answer) + chat.end()), len(tree) - 1, supervised=True))
-                trees.append(tree)
-        if not trees:
+            for chunk in [[pair] for pair in pairs] if alone else [list(pairs)] if pairs else []:
+                prefixes.append(self.prefix(projected, b, chunk[0][0]))
+                asked.append(chunk)
+        if not asked:
             raise UserError("no sample of this batch has an answered question; instruction tuning needs conversations")
-        return trees
+        if dialogue and self.cache is not None and self.cache.needs_query:
+            raise UserError("dialogue=true: what this cache recalls depends on the question; set dialogue=false")
+        chat, trees, memories = self.layout.chat, list[list[Segment]](), list[Memory]()
+        for row in rows(self, prefixes, [[question for question, _ in chunk] for chunk in asked]):
+            tree = [row.root]
+            for question, answer in (asked[row.video][i] for i in row.questions):
+                tree.append(Segment(self.ids(chat.question(question)), len(tree) - 1 if dialogue else 0))
+                tree.append(Segment(self.ids(chat.answer(answer) + chat.end()), len(tree) - 1, supervised=True))
+            trees.append(tree)
+            memories += [row.memory] if row.memory is not None else []
+        return trees, memories
 
     # --- answering --------------------------------------------------------------------------------------------------
 
     def choice_scores(
         self,
-        prefixes: Sequence[Tensor],
+        prefixes: Sequence[Prefix],
         questions: Sequence[Sequence[str]],
         choices: Sequence[Sequence[Sequence[str]]],
     ) -> list[list[Tensor]]:
         """Log-likelihood of every choice of every question after a video's prefix, all in one pass.
 
         Args:
-            prefixes: ``[n, hidden]`` of every video.
+            prefixes: of every video.
             questions: of every video, asked independently of each other.
             choices: for every question its allowed answers. Where one is the beginning of another, the end of
                 the answer is scored as well.
@@ -198,58 +217,68 @@ class VideoLM(nn.Module):
         Returns:
             For every video, for every question, ``[C]`` float32.
         """
-        trees, wanted = [], []
-        for prefix, asked, allowed in zip(prefixes, questions, choices, strict=True):
-            tree, paths = [Segment(prefix, -1)], []
-            for question, options in zip(asked, allowed, strict=True):
+        trees, wanted, memories = [], [], []
+        for row in rows(self, prefixes, questions):
+            tree, paths = [row.root], []
+            for i in row.questions:
                 root = len(tree)
-                tree.append(Segment(self.ids(self.layout.chat.question(question)), 0))
-                answers = trie(self._choice_ids(options))
+                tree.append(Segment(self.ids(self.layout.chat.question(questions[row.video][i])), 0))
+                answers = trie(self._choice_ids(choices[row.video][i]))
                 for token, parent in answers.nodes:
                     tree.append(Segment(self.ids([token]), root if parent < 0 else root + 1 + parent))
-                paths.append([[(root if n < 0 else root + 1 + n, t) for n, t in path] for path in answers.paths])
+                followed = [[(root if n < 0 else root + 1 + n, t) for n, t in path] for path in answers.paths]
+                paths.append((row.video, i, followed))
             trees.append(tree)
             wanted.append(paths)
+            memories += [row.memory] if row.memory is not None else []
+        found: list[list[Tensor]] = [[torch.empty(0)] * len(asked) for asked in questions]
+        if not any(wanted):
+            return found
         packed = pack(trees, self.embedding)
         at = [  # every place whose next token matters, once
             (b, packed.last[b][s]) for b, tree in enumerate(trees) for s in range(1, len(tree))
         ]
-        row = {key: i for i, key in enumerate(at)}
+        place = {key: i for i, key in enumerate(at)}
         where = self.ids([b for b, _ in at]), self.ids([p for _, p in at])
-        table = self.logits(self.hidden(packed)[where]).float().log_softmax(-1)
-
-        def score(b: int, path: list[tuple[int, int]]) -> Tensor:
-            return torch.stack([table[row[b, packed.last[b][s]], t] for s, t in path]).sum()
-
-        return [[torch.stack([score(b, path) for path in paths]) for paths in clip] for b, clip in enumerate(wanted)]
+        table = self.logits(self.hidden(packed, memories)[where]).float().log_softmax(-1)
+        for b, of_tree in enumerate(wanted):
+            for video, i, followed in of_tree:
+                scores = [torch.stack([table[place[b, packed.last[b][s]], t] for s, t in p]).sum() for p in followed]
+                found[video][i] = torch.stack(scores)
+        return found
 
     def answer_losses(
-        self, prefixes: Sequence[Tensor], questions: Sequence[Sequence[tuple[str, str]]], max_tokens: int
+        self, prefixes: Sequence[Prefix], questions: Sequence[Sequence[tuple[str, str]]], max_tokens: int
     ) -> list[list[float]]:
         """How unexpected given answers are after a video's prefix, all in one pass.
 
         Args:
-            prefixes: ``[n, hidden]`` of every video.
+            prefixes: of every video.
             questions: of every video, (question, answer) pairs, asked independently of each other.
             max_tokens: tokens of an answer that are judged, from its beginning.
 
         Returns:
             For every video, for every question, the mean nats of a token of the answer, without its end.
         """
-        chat, trees = self.layout.chat, []
-        for prefix, pairs in zip(prefixes, questions, strict=True):
-            tree = [Segment(prefix, -1)]
-            for question, answer in pairs:
+        chat, trees, order, memories = self.layout.chat, [], [], []
+        for row in rows(self, prefixes, [[question for question, _ in pairs] for pairs in questions]):
+            tree = [row.root]
+            for i in row.questions:
+                question, answer = questions[row.video][i]
                 tree.append(Segment(self.ids(chat.question(question)), 0))
                 tree.append(Segment(self.ids(chat.answer(answer)[:max_tokens]), len(tree) - 1, supervised=True))
+                order.append((row.video, i))
             trees.append(tree)
+            memories += [row.memory] if row.memory is not None else []
         packed = pack(trees, self.embedding)
-        nats = -self.log_likelihood(packed)
+        nats = -self.log_likelihood(packed, memories)
         which = packed.predict[:, 0] * max(map(len, trees)) + packed.segment
         # An answer's tokens are neighbours, in the order of trees and questions.
         counts = torch.unique_consecutive(which, return_counts=True)[1].tolist()
-        means = iter([float(part.mean()) for part in nats.split(counts)])
-        return [[next(means) for _ in pairs] for pairs in questions]
+        found = [[math.nan] * len(pairs) for pairs in questions]
+        for (video, i), part in zip(order, nats.split(counts), strict=True):
+            found[video][i] = float(part.mean())
+        return found
 
     def _choice_ids(self, options: Sequence[str]) -> list[list[int]]:
         if not options or len(set(options)) != len(options):
@@ -269,14 +298,14 @@ class VideoLM(nn.Module):
         """
         if self.selector is None and not self.compressor.needs_query:
             projected = self.project(grid)
-            shared = [self.prefix(projected, b).embeds for b in range(len(questions))]
+            shared = [self.prefix(projected, b) for b in range(len(questions))]
             return self.choice_scores(shared, questions, choices)
         found: list[list[Tensor]] = []
         for b, (asked, allowed) in enumerate(zip(questions, choices, strict=True)):
             video, scores = _row(grid, b), []
             for question, options in zip(asked, allowed, strict=True):
                 prefix = self.prefix(self.project(video, question), 0, question)
-                scores.append(self.choice_scores([prefix.embeds], [[question]], [[options]])[0][0])
+                scores.append(self.choice_scores([prefix], [[question]], [[options]])[0][0])
             found.append(scores)
         return found
 

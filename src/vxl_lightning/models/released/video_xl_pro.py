@@ -143,7 +143,10 @@ class ReleasedLayout(Layout):
         sequence, keep = self.scored(whole, selection)
         head: Tensor = embedding(torch.tensor(self.chat.head, device=device))
         place = len(head) + whole.visual[keep].nonzero()[:, 0]
-        return Prefix(torch.cat([head, sequence[keep]]), place, selection.index, selection)
+        groups = torch.arange(len(whole.candidates.times), device=device)
+        stretch = groups.repeat_interleave(len(whole.sequence) // len(groups))[keep]
+        stretch = torch.cat([stretch.new_full((len(head),), -1), stretch])
+        return Prefix(torch.cat([head, sequence[keep]]), place, selection.index, stretch, selection)
 
     def scored(self, whole: Interleaved, selection: Selection) -> tuple[Tensor, Tensor]:
         """The sequence rotated, with scores added to its visual tokens, and ``[n]`` bool: what is kept of it."""
