@@ -131,7 +131,7 @@ def test_trie_feeds_no_last_token():
 
 def test_prefix_has_a_time_before_each_group(language_model):
     model = make(language_model)
-    prefix = model.prefix(model.project(grid(1)), 0).embeds
+    prefix = model.prefix(model.project(grid(1)), 0)
     head = len(model.layout.chat.head)
     assert prefix.place.tolist() == [head + 3 + i for i in range(4)] + [head + 10 + i for i in range(4)]  # "0 s", "4 s"
     time = model.embedding(model.ids(model.tokenizer.encode("4 s", add_special_tokens=False)))
@@ -142,7 +142,7 @@ def test_prefix_has_a_time_before_each_group(language_model):
 
 def test_time_may_follow_its_group(language_model):
     model = make(language_model, time_place="after")
-    prefix = model.prefix(model.project(grid(1)), 0).embeds
+    prefix = model.prefix(model.project(grid(1)), 0)
     head = len(model.layout.chat.head)
     assert prefix.place.tolist() == [head + i for i in range(4)] + [head + 7 + i for i in range(4)]
     time = model.embedding(model.ids(model.tokenizer.encode("4 s", add_special_tokens=False)))
