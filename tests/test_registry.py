@@ -59,7 +59,7 @@ def error(call: Callable[[], object]) -> str:
 
 def test_builtins_come_through_entry_points() -> None:
     names = {p.name for p in registry.installed("compressor") if p.distribution == registry.OWN_DISTRIBUTION}
-    assert {"none", "random", "uniform", "pool", "dts", "chain", "slow_fast"} <= names
+    assert {"none", "random", "uniform", "pool", "dts", "chain", "slow_fast", "tree"} <= names
     assert registry.get("compressor", "pool") is Pool
 
 
