@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from _einops import rearrange
 from _originals import Comparison, Repository
 from torch import Tensor, nn
 
@@ -67,27 +68,9 @@ def theirs(folder: Path, features: Tensor) -> Tensor:
 def _methods(path: Path, names: Sequence[str]) -> dict[str, Any]:
     tree = ast.parse(path.read_text())
     wanted: list[ast.stmt] = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name in names]
-    scope: dict[str, Any] = {"torch": torch, "nn": nn, "math": math, "re": re, "rearrange": _rearrange}
+    scope: dict[str, Any] = {"torch": torch, "nn": nn, "math": math, "re": re, "rearrange": rearrange}
     exec(compile(ast.Module(wanted, []), str(path), "exec"), scope)
     return scope
-
-
-def _rearrange(x: Tensor, pattern: str, **sizes: int) -> Tensor:
-    """Of einops what these methods use."""
-    before, after = (re.findall(r"\(([^)]*)\)|(\w+)", side) for side in pattern.split("->"))
-    names = [(group or name).split() for group, name in before]
-    shape: list[int] = []
-    for size, group in zip(x.shape, names, strict=True):
-        shape += [size] if len(group) == 1 else [sizes[name] for name in group]
-    flat = [name for group in names for name in group]
-    target = [(group or name).split() for group, name in after]
-    moved = x.reshape(shape).permute([flat.index(name) for group in target for name in group])
-    begin = 0
-    final = []
-    for group in target:
-        final.append(math.prod(moved.shape[begin : begin + len(group)]))
-        begin += len(group)
-    return moved.contiguous().view(final)
 
 
 COMPARISONS: Sequence[Comparison] = (
