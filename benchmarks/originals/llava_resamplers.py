@@ -1,7 +1,9 @@
 """The resamplers of the LLaVA family, as VidCom2's repository carries them: Perceiver and Q-Former."""
 
+import ast
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from _originals import Comparison, Repository, importing
 from torch import Tensor, nn
 from vxl_learned.perceiver import Perceiver
+from vxl_learned.q_former import QFormer
 
 from vxl_lightning.tokens import VideoGrid
 
@@ -86,6 +89,102 @@ def their_perceiver(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
     return out.flatten(0, 2)
 
 
+def q_former(features: Tensor, seed: int, text: bool) -> QFormer:
+    torch.manual_seed(seed)
+    _, h, w, d = features.shape
+    config = QFormer.Config(
+        retention=TOKENS / (h * w),
+        frames_per_group=1,
+        queries=TOKENS,
+        depth=4,
+        look_every=2,
+        channels=96,
+        heads=HEADS,
+        text=text,
+    )
+    module: QFormer = noisy(QFormer(config, dim=d))
+    module.frame_encoding.data.zero_()  # theirs has none
+    return module
+
+
+def question(features: Tensor) -> Tensor:
+    return features[0, 0, :5]
+
+
+def our_q_former(text: bool) -> Callable[[tuple[Tensor, int]], Tensor]:
+    def ours(sample: tuple[Tensor, int]) -> Tensor:
+        features, seed = sample
+        query = question(features)[None] if text else None
+        return q_former(features, seed, text)(VideoGrid.of(features[None]), query).features
+
+    return ours
+
+
+def their_q_former(text: bool) -> Callable[[Path, tuple[Tensor, int]], Tensor]:
+    """Their layers one after the other; what is around them, two norms and the words' embedding, is ours."""
+
+    def theirs(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
+        features, seed = sample
+        ours = q_former(features, seed, text)
+        layers = _bert_layers(folder / FOLDER / "qformer.py", ours)
+        cells = ours.norm_cells(features.flatten(1, 2))
+        hidden = ours.queries
+        if ours.words is not None:
+            hidden = torch.cat([hidden, ours.words(question(features))])
+        hidden = ours.norm(hidden).expand(len(features), -1, -1)
+        for layer in layers:
+            hidden = layer(hidden, encoder_hidden_states=cells, query_length=TOKENS)[0]
+        return hidden[:, :TOKENS].flatten(0, 1)
+
+    return theirs
+
+
+def _bert_layers(path: Path, ours: QFormer) -> list[nn.Module]:
+    names = ("SelfAttention", "SelfOutput", "Attention", "Intermediate", "Output", "Layer")
+    wanted = [f"Bert{name}" for name in names]
+    found: list[ast.stmt] = [
+        n for n in ast.parse(path.read_text()).body if isinstance(n, ast.ClassDef) and n.name in wanted
+    ]
+    scope: dict[str, Any] = {"torch": torch, "nn": nn, "math": math, "ACT2FN": {"gelu": nn.GELU()}}
+    scope["apply_chunking_to_forward"] = lambda forward, size, axis, x: forward(x)
+    exec(compile(ast.Module(found, []), str(path), "exec"), scope)
+    config = SimpleNamespace(
+        hidden_size=ours.out_dim,
+        encoder_width=ours.dim,
+        num_attention_heads=HEADS,
+        intermediate_size=ours.out_dim * ours.config.expansion,
+        hidden_act="gelu",
+        layer_norm_eps=1e-12,
+        attention_probs_dropout_prob=0.0,
+        hidden_dropout_prob=0.0,
+        chunk_size_feed_forward=0,
+        add_cross_attention=True,
+        cross_attention_freq=ours.config.look_every,
+    )
+    layers = []
+    for i, layer in enumerate(ours.layers):
+        theirs: nn.Module = scope["BertLayer"](config, i).eval()
+        state: dict[str, Tensor] = {}
+        for name, p in layer.named_parameters():
+            state[_bert_name(name)] = p
+        unknown = theirs.load_state_dict(state, strict=False).unexpected_keys
+        assert not unknown, unknown
+        layers.append(theirs)
+    return layers
+
+
+def _bert_name(name: str) -> str:
+    """Where theirs keeps what ours calls ``name``."""
+    part, *inner, leaf = name.split(".")
+    if part in ("among", "look"):
+        block = "attention" if part == "among" else "crossattention"
+        where = {"norm": "output.LayerNorm", "out": "output.dense"}.get(inner[-1], f"self.{inner[-1]}")
+        return f"{block}.{where}.{leaf}"
+    kind = "_query" if part == "feed" else ""
+    where = {"0": f"intermediate{kind}.dense", "2": f"output{kind}.dense", "norm": f"output{kind}.LayerNorm"}
+    return f"{where[inner[-1]]}.{leaf}"
+
+
 COMPARISONS: Sequence[Comparison] = (
     Comparison(
         kind="compressor",
@@ -95,5 +194,23 @@ COMPARISONS: Sequence[Comparison] = (
         make=frames,
         ours=our_perceiver,
         theirs=their_perceiver,
+    ),
+    Comparison(
+        kind="compressor",
+        method="q_former",
+        what="four layers, cross-attention in every second, the same weights",
+        shapes=((3, 8, 8, 64), (2, 12, 8, 96), (5, 7, 9, 32)),
+        make=frames,
+        ours=our_q_former(text=False),
+        theirs=their_q_former(text=False),
+    ),
+    Comparison(
+        kind="compressor",
+        method="q_former",
+        what="the same with a question of five words",
+        shapes=((3, 8, 8, 64), (5, 7, 9, 32)),
+        make=frames,
+        ours=our_q_former(text=True),
+        theirs=their_q_former(text=True),
     ),
 )
