@@ -1,6 +1,5 @@
 """What the learned compressors share: a table of queries, their budget, and who carries which cell."""
 
-from abc import ABC
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +13,7 @@ from vxl_lightning.compressors.base import GroupCompressor, Groups, budget_token
 SHARE_STEP = 1e-4
 
 
-class LearnedTokens(GroupCompressor, ABC):
+class LearnedTokens(GroupCompressor):
     """Each token of a group is made by one row of a learned table, and so many rows are used as retention asks for.
 
     A subclass has ``table`` in its Config, the rows to learn. The first of them are used: under a smaller retention

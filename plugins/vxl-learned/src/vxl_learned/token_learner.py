@@ -58,9 +58,9 @@ class TokenLearner(LearnedTokens):
     ``source``: a cell is carried by the token whose map spends the largest share of itself on it; see `carriers` for
     tokens that win no cell.
 
-    After Ryoo et al., "TokenLearner" (arXiv 2106.11297, section 2, there with 8 tokens): ``conv`` is the first published
-    form, ``mlp`` the authors' later one, version 1.1 of their release, with its 64 hidden channels. Differs: the number
-    of tokens follows from retention, out of ``maps``, which is also the width of the convolutions between (the number
+    After Ryoo et al., "TokenLearner" (arXiv 2106.11297, section 2, there with 8 tokens): ``conv`` is the form published
+    first, ``mlp`` the later one, version 1.1 of the authors' release, with 64 hidden channels. Differs: the number of
+    tokens follows from retention, out of ``maps``, which is also the width of the convolutions between (the number
     of tokens there); the mean is over cells, as in the paper, where the release sums by default, the same but for a
     factor; GELU is exact, where it is approximated there; no dropout; it stands after the encoder, not between its
     layers, and tokens are not spread back over the cells (TokenFuser).
