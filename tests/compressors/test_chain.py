@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from vxl_lightning.ablation import identity
 from vxl_lightning.compressors.chain import Chain
 from vxl_lightning.compressors.pool import Pool
 from vxl_lightning.compressors.random import RandomTokens
@@ -75,3 +76,8 @@ def test_traits_are_those_of_the_stages() -> None:
 def test_refusals_name_the_way_out(stages: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         chain(*stages)
+
+
+def test_an_ablation_knows_a_chain_by_its_stages_defaults_too() -> None:
+    parts = identity.plugin("compressor", {"name": "chain"})["parts"]
+    assert [part["provenance"]["name"] for part in parts] == ["pool", "dts"]

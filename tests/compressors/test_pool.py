@@ -49,3 +49,9 @@ def test_impossible_retention_names_the_nearest() -> None:
         Pool(Pool.Config(retention=11 / 64), dim=2).num_tokens(4, 4, 4)
     with pytest.raises(ValueError, match="mode='sum' is not one of mean, max"):
         Pool.Config(mode="sum")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("aspect", "grid"), [(1.0, (16, 18)), (2.0, (24, 12)), (0.5, (12, 24))])
+def test_blocks_are_as_wide_as_asked(aspect: float, grid: tuple[int, int]) -> None:
+    module = Pool(Pool.Config(retention=1 / 2, frames_per_group=1, block_aspect=aspect), dim=3)
+    assert module.block_grid(24, 24) == grid

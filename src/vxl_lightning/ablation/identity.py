@@ -32,7 +32,7 @@ def plugin(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     from vxl_lightning.config import to_plain
 
     cls, config = registry.config(kind, spec)
-    nested = spec.get("stages", [])  # a chain is made of other plugins
+    nested = getattr(config, "parts", [])  # a chain, for one, is made of other plugins
     parts = [plugin(kind, {"name": s} if isinstance(s, str) else dict(s)) for s in nested]
     source = hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
     return {

@@ -50,6 +50,11 @@ class Compressor(nn.Module, ABC):
             if not 0 < self.retention <= 1:
                 raise ValueError(f"retention={self.retention} is not in (0, 1]; 0.0625 keeps one cell in sixteen")
 
+        @property
+        def parts(self) -> list[Any]:
+            """Other plugins that this one is made of: names, or mappings of a name and its parameters."""
+            return []
+
     def __init__(self, config: Any, dim: int) -> None:
         super().__init__()
         self.config = config
@@ -264,11 +269,11 @@ def budget_tokens(cells: int, retention: float) -> int:
     return count
 
 
-def blocks(cells: int, retention: float, height: int, width: int) -> tuple[int, int]:
+def blocks(cells: int, retention: float, height: int, width: int, aspect: float = 1.0) -> tuple[int, int]:
     """Rows and columns of an output grid that spends ``retention`` of a group's cells exactly.
 
-    Of all factorings ``rows * cols`` with ``rows <= height`` and ``cols <= width`` the one nearest the
-    frame's own aspect is taken, wide before tall.
+    Of all factorings ``rows * cols`` with ``rows <= height`` and ``cols <= width`` the one is taken whose
+    blocks of cells are nearest to ``aspect`` times as wide as high, wide before tall.
 
     Raises:
         ValueError: no such factoring; the nearest retentions that have one are named.
@@ -283,4 +288,4 @@ def blocks(cells: int, retention: float, height: int, width: int) -> tuple[int, 
             f"{height}x{width} gives; nearest that do: {listed}"
         )
     fits = [(r, want // r) for r in range(1, height + 1) if want % r == 0 and want // r <= width]
-    return min(fits, key=lambda rc: (abs(rc[0] * width - rc[1] * height), rc[0]))
+    return min(fits, key=lambda rc: (abs(rc[0] * width - aspect * rc[1] * height), rc[0]))

@@ -53,6 +53,10 @@ class Chain(GroupCompressor):
                     "from the chain's own; remove it and set compressor.retention"
                 )
 
+        @property
+        def parts(self) -> list[Any]:
+            return list(self.stages)
+
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__(config, dim)
         *first, last = config.stages

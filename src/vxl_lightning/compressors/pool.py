@@ -59,6 +59,8 @@ class Pool(GroupCompressor):
         """Frames that are pooled together."""
         mode: Literal["mean", "max"] = "mean"
         """What a block becomes: its mean, or the maximum of each channel."""
+        block_aspect: float = 1.0
+        """Width over height, in cells, that blocks come as near to as the retention allows; 2 pools two of a row."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -66,6 +68,8 @@ class Pool(GroupCompressor):
                 raise ValueError(f"frames_per_group={self.frames_per_group} must be at least 1")
             if self.mode not in ("mean", "max"):
                 raise ValueError(f"mode={self.mode!r} is not one of mean, max")
+            if not 0 < self.block_aspect < float("inf"):
+                raise ValueError(f"block_aspect={self.block_aspect} must be above 0; 1 is a square of cells")
 
     def __init__(self, config: Config, dim: int) -> None:
         super().__init__(config, dim)
@@ -73,7 +77,8 @@ class Pool(GroupCompressor):
 
     def block_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of a group's tokens."""
-        return blocks(self.group_size * height * width, self.config.retention, height, width)
+        cells = self.group_size * height * width
+        return blocks(cells, self.config.retention, height, width, self.config.block_aspect)
 
     def tokens_per_group(self, height: int, width: int) -> int:
         rows, cols = self.block_grid(height, width)

@@ -1,0 +1,1 @@
+"""Compressors whose tokens are learned queries: each looks over a group's cells for what it was trained to find."""
