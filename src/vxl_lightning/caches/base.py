@@ -192,6 +192,10 @@ class CacheCompressor(nn.Module, ABC):
             ValueError: a query that is needed and missing, or a prompt not read to its end.
         """
 
+    def nbytes(self, state: CacheState) -> int:
+        """Bytes that a state holds for the language model."""
+        return 0 if state.memory is None else state.memory.nbytes
+
     def check(self, passage: Passage) -> Passage:
         """What ``read`` can take.
 

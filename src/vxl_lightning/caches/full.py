@@ -30,6 +30,8 @@ class FullCache(CacheCompressor):
     def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
         self.check(passage)
         state = state or CacheState()
+        if not len(passage):
+            return state
         begin = 0 if state.memory is None else state.memory.position
         position = torch.arange(begin, begin + len(passage), device=passage.embeds.device)
         _, new = forward(model, passage.embeds, state.memory, position)

@@ -44,7 +44,7 @@ def rows(model: "VideoLM", prefixes: Sequence["Prefix"], questions: Sequence[Seq
             nothing = Segment(prefix.embeds[:0], -1)
             state = model.cache.read(model.plain, prefix.passage)
             for part in [[i] for i in everything] if model.cache.needs_query else [everything]:
-                query = _query(model, asked[part[0]]) if model.cache.needs_query else None
+                query = query_of(model, asked[part[0]]) if model.cache.needs_query else None
                 found.append(Row(b, part, nothing, model.cache.recall(model.plain, state, query)))
     return found
 
@@ -55,7 +55,7 @@ def remember(model: "VideoLM", prefix: "Prefix", question: str) -> Memory:
         position = torch.arange(len(prefix.embeds), device=prefix.embeds.device)
         return forward(model.plain, prefix.embeds, None, position)[1]
     state = model.cache.read(model.plain, prefix.passage)
-    return model.cache.recall(model.plain, state, _query(model, question) if model.cache.needs_query else None)
+    return model.cache.recall(model.plain, state, query_of(model, question) if model.cache.needs_query else None)
 
 
 def hidden_after(plain: Any, packed: Packed, memories: Sequence[Memory]) -> Tensor:
@@ -86,6 +86,7 @@ def generate(model: "VideoLM", memory: Memory, question: str, most: int) -> list
     return said
 
 
-def _query(model: "VideoLM", question: str) -> Tensor:
+def query_of(model: "VideoLM", question: str) -> Tensor:
+    """``[q, hidden]``: the question as the language model reads it."""
     embedded: Tensor = model.embedding(model.ids(model.layout.chat.question(question)))
     return embedded

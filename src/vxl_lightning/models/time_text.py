@@ -9,6 +9,8 @@ from vxl_lightning.errors import UserError
 
 SHORT = "{:g} s"
 """Two or three tokens for whole seconds, and the words an answer about time uses."""
+_TIMES = 4096
+"""Times that are remembered."""
 RELEASED = "Time {:06.1f}s:"
 """What the Video-XL-Pro release writes: always 10 tokens with its tokenizer."""
 
@@ -39,6 +41,8 @@ class TimeText:
         """``[M]`` int64 token ids of a time, which is rounded to a tenth of a second."""
         key = round(seconds, 1)
         if key not in self._cache:
+            if len(self._cache) >= _TIMES:  # a stream has times without end
+                self._cache.clear()
             text = self.form.format(key)
             self._cache[key] = torch.tensor(self.tokenizer.encode(text, add_special_tokens=False), dtype=torch.long)
         return self._cache[key]

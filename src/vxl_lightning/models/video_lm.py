@@ -1,6 +1,5 @@
 """A video language model: grid -> compressor -> projector -> time text -> selector -> any causal language model."""
 
-import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 from vxl_lightning.caches.base import CacheCompressor, Memory
 from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.errors import UserError
-from vxl_lightning.models import answering
+from vxl_lightning.models import answering, scoring
 from vxl_lightning.models.answering import Answer
-from vxl_lightning.models.packing import Packed, Segment, pack, trie
+from vxl_lightning.models.packing import Packed, Segment, pack
 from vxl_lightning.models.prefix import Layout, Prefix, Projected, PromptConfig
 from vxl_lightning.models.remembering import hidden_after, rows
 from vxl_lightning.selectors.base import Selector
@@ -99,10 +98,10 @@ class VideoLM(nn.Module):
             query = self.embedding(self.ids(self.tokenizer.encode(question, add_special_tokens=False)))
             query = query.expand(grid.shape[0], *query.shape)
         tokens = self.compressor(grid, query)
-        return Projected(tokens, self.projector(tokens.features), grid.times, self._silence)
+        return Projected(tokens, self.projector(tokens.features), grid.times, self.silence)
 
     @cached_property
-    def _silence(self) -> float:
+    def silence(self) -> float:
         """What `PromptConfig.silence` is in units of the language model's embeddings, which nothing trains."""
         if self.prompt.silence == 0:
             return 0.0
@@ -217,35 +216,7 @@ class VideoLM(nn.Module):
         Returns:
             For every video, for every question, ``[C]`` float32.
         """
-        trees, wanted, memories = [], [], []
-        for row in rows(self, prefixes, questions):
-            tree, paths = [row.root], []
-            for i in row.questions:
-                root = len(tree)
-                tree.append(Segment(self.ids(self.layout.chat.question(questions[row.video][i])), 0))
-                answers = trie(self._choice_ids(choices[row.video][i]))
-                for token, parent in answers.nodes:
-                    tree.append(Segment(self.ids([token]), root if parent < 0 else root + 1 + parent))
-                followed = [[(root if n < 0 else root + 1 + n, t) for n, t in path] for path in answers.paths]
-                paths.append((row.video, i, followed))
-            trees.append(tree)
-            wanted.append(paths)
-            memories += [row.memory] if row.memory is not None else []
-        found: list[list[Tensor]] = [[torch.empty(0)] * len(asked) for asked in questions]
-        if not any(wanted):
-            return found
-        packed = pack(trees, self.embedding)
-        at = [  # every place whose next token matters, once
-            (b, packed.last[b][s]) for b, tree in enumerate(trees) for s in range(1, len(tree))
-        ]
-        place = {key: i for i, key in enumerate(at)}
-        where = self.ids([b for b, _ in at]), self.ids([p for _, p in at])
-        table = self.logits(self.hidden(packed, memories)[where]).float().log_softmax(-1)
-        for b, of_tree in enumerate(wanted):
-            for video, i, followed in of_tree:
-                scores = [torch.stack([table[place[b, packed.last[b][s]], t] for s, t in p]).sum() for p in followed]
-                found[video][i] = torch.stack(scores)
-        return found
+        return scoring.choice_scores(self, rows(self, prefixes, questions), questions, choices)
 
     def answer_losses(
         self, prefixes: Sequence[Prefix], questions: Sequence[Sequence[tuple[str, str]]], max_tokens: int
@@ -260,32 +231,8 @@ class VideoLM(nn.Module):
         Returns:
             For every video, for every question, the mean nats of a token of the answer, without its end.
         """
-        chat, trees, order, memories = self.layout.chat, [], [], []
-        for row in rows(self, prefixes, [[question for question, _ in pairs] for pairs in questions]):
-            tree = [row.root]
-            for i in row.questions:
-                question, answer = questions[row.video][i]
-                tree.append(Segment(self.ids(chat.question(question)), 0))
-                tree.append(Segment(self.ids(chat.answer(answer)[:max_tokens]), len(tree) - 1, supervised=True))
-                order.append((row.video, i))
-            trees.append(tree)
-            memories += [row.memory] if row.memory is not None else []
-        packed = pack(trees, self.embedding)
-        nats = -self.log_likelihood(packed, memories)
-        which = packed.predict[:, 0] * max(map(len, trees)) + packed.segment
-        # An answer's tokens are neighbours, in the order of trees and questions.
-        counts = torch.unique_consecutive(which, return_counts=True)[1].tolist()
-        found = [[math.nan] * len(pairs) for pairs in questions]
-        for (video, i), part in zip(order, nats.split(counts), strict=True):
-            found[video][i] = float(part.mean())
-        return found
-
-    def _choice_ids(self, options: Sequence[str]) -> list[list[int]]:
-        if not options or len(set(options)) != len(options):
-            raise UserError(f"choices={list(options)!r} must be different answers, at least one")
-        encoded = [self.layout.chat.answer(option) for option in options]
-        nested = any(a != b and b[: len(a)] == a for a in encoded for b in encoded)
-        return [ids + self.layout.chat.end() for ids in encoded] if nested else encoded
+        asked = [[question for question, _ in pairs] for pairs in questions]
+        return scoring.answer_losses(self, rows(self, prefixes, asked), questions, max_tokens)
 
     @torch.no_grad()
     def answers(

@@ -201,4 +201,4 @@ class VideoXLPro(VideoLM):
             pooled_source(tokens.source, height, width),
             grid,
         )
-        return Projected(fewer, features, grid.times, self._silence)
+        return Projected(fewer, features, grid.times, self.silence)
