@@ -1,0 +1,6 @@
+"""Token merging: cells that are alike become one token."""
+
+from vxl_merging.bipartite import BipartiteMerging
+from vxl_merging.core import Mean, Merged, merge, merge_into
+
+__all__ = ["BipartiteMerging", "Mean", "Merged", "merge", "merge_into"]
