@@ -2,5 +2,6 @@
 
 from vxl_merging.bipartite import BipartiteMerging
 from vxl_merging.core import Mean, Merged, merge, merge_into
+from vxl_merging.vtm import VideoTokenMerging
 
-__all__ = ["BipartiteMerging", "Mean", "Merged", "merge", "merge_into"]
+__all__ = ["BipartiteMerging", "Mean", "Merged", "VideoTokenMerging", "merge", "merge_into"]
