@@ -68,7 +68,7 @@ class VideoTokenMerging(ClipMerger):
             least = 1 / self.retention
             if self.gamma is not None and self.gamma < least * (1 - 1e-9):
                 raise ValueError(
-                    f"gamma={self.gamma:g} is less than 1 / retention = {least:.6g}, so there would be more targets than "
+                    f"gamma={self.gamma:g} is less than 1 / retention = {least:.6g}, which makes more targets than "
                     f"tokens; take at least {least:.6g}, or null, which takes just that"
                 )
             if self.temperature < 0:
