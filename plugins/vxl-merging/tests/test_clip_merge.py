@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 import torch
 from vxl_merging import BipartiteMerging, ClipMerge
 
@@ -45,3 +46,17 @@ def test_the_first_round_runs_over_space_where_bipartite_runs_over_time() -> Non
     assert not (over_space[:, 0] == over_space[:, 1])[:, :, 1::2].any(), "equal targets stay apart"
     over_time = BipartiteMerging(BipartiteMerging.Config(retention=1 / 2), dim=16)(grid).source
     assert (over_time[:, 0] == over_time[:, 1]).all()
+
+
+def test_heads_compare_the_mean_of_their_channels() -> None:
+    # Of four channels the first two are one head. Cell 0 is most like cell 1 by all channels, like cell 3 by the mean.
+    cells = torch.tensor([[3.0, 0.0, 0.0, 1.0], [3.0, 0.0, 0.0, 2.5], [0.0, -1.0, 0.5, 0.0], [0.0, 0.0, 3.0, 1.0]])
+    grid = VideoGrid.of(cells.view(1, 1, 1, 4, 4))
+    for heads, want in ((1, [0, 0, 1, 2]), (2, [2, 0, 1, 2])):
+        config = ClipMerge.Config(retention=3 / 4, frames_per_group=1, heads=heads)
+        assert ClipMerge(config, dim=4)(grid).source.flatten().tolist() == want
+
+
+def test_heads_that_do_not_divide_the_channels_are_refused_with_those_that_do() -> None:
+    with pytest.raises(ValueError, match="heads=3 does not divide the 8 channels of the grid; some that do: 1, 2, 4"):
+        ClipMerge(ClipMerge.Config(heads=3), dim=8)

@@ -1,12 +1,13 @@
 """Clip-level merging: the tokens of a few frames are halved together until a few per frame are left."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from vxl_lightning.compressors.base import Groups
 from vxl_merging.clips import ClipMerger
-from vxl_merging.core import merge
+from vxl_merging.core import check_heads, merge
 
 
 class ClipMerge(ClipMerger):
@@ -22,18 +23,37 @@ class ClipMerge(ClipMerger):
     The other half drops tokens inside the language model and is not part of this. `BipartiteMerging` is the same but
     for the order of the sequence, which there runs over time first: here, on a grid of even width, a cell and itself
     one frame later are on the same side of the first round.
+
+    Differs from the release: it compares tokens by the mean of their channels over the encoder's attention heads, 16 of
+    64 channels; here ``heads`` does that, and is 1, all channels as they are, since a grid does not say what heads its
+    encoder has. Where a round starts from an odd number of tokens, all of the larger half may be merged, where the
+    release leaves its least similar token and moves it to the front. Tokens stay in the order of the sequence.
     """
 
     origin: ClassVar[str] = (
         "VideoChat-Flash (arXiv 2501.00574; OpenGVLab/VideoChat-Flash is MIT, its merging file derives from "
-        "facebookresearch/ToMe, CC BY-NC 4.0, and was not used); clean-room from the papers"
+        "facebookresearch/ToMe, CC BY-NC 4.0, and nothing of it was copied); clean-room from the papers"
     )
     api_version: ClassVar[str] = "1"
 
+    @dataclass(frozen=True, kw_only=True)
+    class Config(ClipMerger.Config):
+        heads: int = 1
+        """Cells are compared by the mean of their channels over so many equal parts; 1 compares all channels."""
+
+        def __post_init__(self) -> None:
+            super().__post_init__()
+            if self.heads < 1:
+                raise ValueError(f"heads={self.heads} must be at least 1, which compares all channels")
+
+    def __init__(self, config: Config, dim: int) -> None:
+        super().__init__(config, dim)
+        check_heads(config.heads, dim)
+
     def merge_clips(self, clips: Groups, count: int) -> tuple[Tensor, Tensor]:
-        tokens, carrier = merge(clips.features.flatten(1, 3), count)
+        tokens, carrier = merge(clips.features.flatten(1, 3), count, heads=self.config.heads)
         return tokens, carrier.view(clips.features.shape[:-1])
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
-        return [{"retention": 1 / 16}, {"retention": 0.3}, {"retention": 1 / 4, "frames_per_group": 3}]
+        return [{"retention": 1 / 16}, {"retention": 0.3, "heads": 4}, {"retention": 1 / 4, "frames_per_group": 3}]

@@ -78,11 +78,11 @@ def merge_into(now: Merged, target: Tensor, merges: int, *, keys: Tensor | None 
     )
 
 
-def merge(cells: Tensor, count: int, *, mean: Mean = "size") -> tuple[Tensor, Tensor]:
+def merge(cells: Tensor, count: int, *, mean: Mean = "size", heads: int = 1) -> tuple[Tensor, Tensor]:
     """Merge ``[G, C, D]`` cells to ``count`` tokens a clip in rounds of bipartite soft matching.
 
     In a round every other token is a target; as many of the others are merged as the count still asks for, at most all
-    of them.
+    of them. Tokens are compared as the mean of their channels over ``heads``.
 
     Returns:
         ``[G, count, D]`` float32 tokens in the order of their slots, and ``[G, C]`` the token of each cell.
@@ -90,8 +90,20 @@ def merge(cells: Tensor, count: int, *, mean: Mean = "size") -> tuple[Tensor, Te
     now = Merged.nothing(cells)
     while (n := now.tokens.shape[1]) > count:
         target = _range(n, cells)[1::2].expand(len(cells), -1)
-        now = merge_into(now, target, min(n - count, n - n // 2), mean=mean)
+        keys = now.tokens.view(len(cells), n, heads, -1).mean(2) if heads > 1 else None
+        now = merge_into(now, target, min(n - count, n - n // 2), keys=keys, mean=mean)
     return now.tokens, now.carrier
+
+
+def check_heads(heads: int, channels: int) -> None:
+    """Refuse ``heads`` that do not divide the channels, and name some that do.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if channels % heads:
+        fits = ", ".join(str(n) for n in range(1, 2 * heads) if channels % n == 0)
+        raise ValueError(f"heads={heads} does not divide the {channels} channels of the grid; some that do: {fits}")
 
 
 @torch.no_grad()

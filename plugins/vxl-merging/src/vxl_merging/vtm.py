@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vxl_lightning.compressors.base import Groups
 from vxl_merging.clips import ClipMerger
-from vxl_merging.core import Merged, merge_into
+from vxl_merging.core import Merged, check_heads, merge_into
 from vxl_merging.partition import change, drawn, every, regions
 from vxl_merging.saliency import SaliencyAttention
 
@@ -83,12 +83,7 @@ class VideoTokenMerging(ClipMerger):
         self.trainable = config.partition == "learnable"  # type: ignore[misc]  # decided by the configuration
         self.attention: SaliencyAttention | None = None
         if self.trainable:
-            if dim % config.heads:
-                fits = [n for n in range(1, 2 * config.heads) if dim % n == 0]
-                raise ValueError(
-                    f"heads={config.heads} does not divide the {dim} channels of the grid; "
-                    f"some that do: {', '.join(map(str, fits))}"
-                )
+            check_heads(config.heads, dim)
             self.attention = SaliencyAttention(dim, config.heads)
 
     def merge_clips(self, clips: Groups, count: int) -> tuple[Tensor, Tensor]:
