@@ -1,10 +1,15 @@
-"""Does pruning pay? The demo's model trained on the planted corpus: all of it, half at random, half by the recipe.
+"""Does pruning pay? The demo's model trained on a planted corpus: all of it, half at random, half by the recipe.
 
-    python benchmarks/pruned.py runs/corpus runs/pruned-training      # after make demo
+    python benchmarks/pruned.py runs/noisy runs/pruned-training      # after make demo
+    python benchmarks/pruned.py runs/corpus runs/pruned-training misaligned=24 --name pruned-clean
 
 Everything else is the demo's: the same warm-up, the same reconstructive start, the same steps, the same test set. Half
-is half of the tokens of all samples that can be read. The recipe is the default one with the necessity ladder, asked of
-the demo's own model. Differences come with the paired test of the ablation, over all seeds.
+is half of the tokens of all samples that can be read. The corpus is the planted one with many more samples whose text
+belongs to another video, as text crawled with videos often does: `NOISE` of them, unless misaligned=N says otherwise.
+
+The recipe is the default one with the necessity ladder, and drops what a video makes worse (misaligned, from 0 nats).
+The ladder asks the demo's model, tuned `JUDGE` steps on the demo's own clips. Differences come with the paired test of
+the ablation, over all seeds.
 """
 
 import argparse
@@ -12,6 +17,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from _corpus import ROOT, arguments, planted, recipe
 from _record import record
 
@@ -22,13 +28,14 @@ from vxl_lightning.ablation.plan import Places, make_plan
 from vxl_lightning.ablation.runner import store_of, threads_of
 from vxl_lightning.ablation.statistics import accuracies, compare
 from vxl_lightning.ablation.tables import read_predictions
-from vxl_lightning.ablation.work import PREDICTIONS, Context
+from vxl_lightning.ablation.work import MODEL, PREDICTIONS, Context
 from vxl_lightning.config import load
 from vxl_lightning.curation.prune import prune
 from vxl_lightning.data.encode import EncodeConfig, encode_shards
 from vxl_lightning.data.manifest import NAME, Manifest
 
 ROW = "dts + recot"
+NOISE, JUDGE = 400, 150
 
 
 def features(corpus: Path, out: Path, name: str, overrides: list[str], like: Manifest) -> tuple[Path, dict[str, Any]]:
@@ -44,7 +51,28 @@ def features(corpus: Path, out: Path, name: str, overrides: list[str], like: Man
             EncodeConfig(encoder=dict(encoding.encoder), fps=encoding.fps, max_frames=encoding.max_frames),
         )
     made = Manifest.load(pruned)[0].recipe or {}
-    return target, {"counts": made["counts"], "tokens": made["tokens"]}
+    of_planted = kept(pruned / "decisions.parquet", corpus / "truth.jsonl")
+    return target, {"counts": made["counts"], "tokens": made["tokens"], "kept": of_planted}
+
+
+def judge(tune: Step, context: Context) -> Path:
+    """The folder of the demo's model, tuned longer on the demo's clips."""
+    stages = json.loads(json.dumps(tune.inputs["stages"]))
+    stages["align"]["optim"]["steps"] = JUDGE
+    longer = Step("tune", {**tune.inputs, "stages": stages}, tune.needs)
+    serially(longer.upstream(), context, Silent())
+    return context.store.path(longer) / MODEL
+
+
+def kept(decisions: Path, truth: Path) -> dict[str, list[int]]:
+    """Of everything that was planted: how many were kept, and how many there are."""
+    planted_as = {(t["source"], t["record_number"]): t["planted"] for t in map(json.loads, truth.open())}
+    counts: dict[str, list[int]] = {}
+    for row in pq.read_table(decisions).to_pylist():
+        count = counts.setdefault(planted_as[row["source"], row["record_number"]], [0, 0])
+        count[0] += row["decision"] == "keep"
+        count[1] += 1
+    return {name: counts[name] for name in sorted(counts) if counts[name][0]}
 
 
 def main() -> None:
@@ -52,9 +80,11 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--model", default=f"runs/demo/ablation/models/{ROW.replace(' ', '-')}-0.0625-seed-0")
+    parser.add_argument("--name", default="pruned", help="results/NAME.json")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="of the corpus")
     args = parser.parse_args()
-    corpus = planted(args.corpus)
+    settings = [f"misaligned={NOISE}", *args.settings]
+    corpus = planted(args.corpus, *settings)
     config = load(
         AblationConfig,
         [ROOT / "conf/demo/ablate.yaml"],
@@ -62,9 +92,10 @@ def main() -> None:
     )
     plan = make_plan(config)
     like, _ = Manifest.load(Path(config.data.train))
-    ladder = [f"necessity.model={args.model}", "select.budget=0.5"]
-    sets = {"all": [], "random": ["select.budget=0.5"], "video_instruct": ladder}
     row = next(r for r in plan.rows if r.name == ROW)
+    model = judge(row.evaluate[0].needs["model"], Context(store_of(config), plan.places))
+    ladder = [f"necessity.model={model}", "necessity.misaligned={mode: enforce, threshold: 0.0}", "select.budget=0.5"]
+    sets = {"all": [], "random": ["select.budget=0.5"], "video_instruct": ladder}
     places, evaluations, made = dict(plan.places.data), {}, {}
     for name, overrides in sets.items():
         folder, made[name] = features(corpus, args.out, name, overrides, like)
@@ -99,7 +130,10 @@ def main() -> None:
     rows = [
         {"recipe": a.variant, "task": a.task, "n": a.n, "mean": round(a.mean, 4), "se": round(a.se, 4)} for a in scores
     ]
-    print("recorded in", record("pruned", {"seeds": args.seeds, "sets": made, "results": rows, "tests": tests}))
+    print(
+        "recorded in",
+        record(args.name, {"settings": settings, "seeds": args.seeds, "sets": made, "results": rows, "tests": tests}),
+    )
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 import webdataset
 from tests.data.conftest import make_sample
 
+from vxl_lightning.data.files import sha256_of
 from vxl_lightning.data.manifest import NAME, Manifest
 from vxl_lightning.data.references import Reference
 from vxl_lightning.data.schema import Sample, Turn
@@ -130,6 +131,30 @@ def test_nothing_is_left_of_a_shard_that_fails(tmp_path: Path, media: Path) -> N
     with pytest.raises(UserError, match=r"gone.mp4: cannot be read \(No such file"):
         write_shard(out / "shard-000000.tar", [*good, gone])
     assert list(out.iterdir()) == []
+
+
+def test_pieces_and_flushes_leave_the_bytes_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vxl_lightning.data import tars
+
+    entries = [PackedEntry(f"{i:03d}", [make_sample(i)], {"mp4": bytes([i]) * 3001}) for i in range(40)]
+    whole = write_shard(tmp_path / "whole.tar", entries)
+    monkeypatch.setattr(tars, "_PIECE", 1000)
+    monkeypatch.setattr(tars, "_FLUSH", 2000)
+    pieces = write_shard(tmp_path / "pieces.tar", entries)
+    assert pieces.sha256 == whole.sha256 == sha256_of(tmp_path / "pieces.tar")
+
+
+def test_a_disk_that_fails_while_it_is_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vxl_lightning.data import tars
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tars, "_FLUSH", 1000)
+    monkeypatch.setattr(tars, "_FLUSHED", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_shard(tmp_path / "a.tar", [PackedEntry("a", [make_sample(0)], {"mp4": bytes(5 << 20)})])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_shrinks_while_it_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

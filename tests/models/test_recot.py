@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning import registry
-from vxl_lightning.models.recot import DecoderConfig, ReCoT, reconstruction_loss
+from vxl_lightning.models.recot import DecoderConfig, Reconstruction, ReCoT, reconstruction_loss, sampling_loss
 from vxl_lightning.tokens import VideoGrid
 
 SMALL = DecoderConfig(width=16, heads=2, window=4, reach=0)
@@ -113,6 +113,18 @@ def test_gradient_reaches_the_compressor_and_the_mask_embedding():
     reconstruction_loss(model(grid, hidden), grid, hidden, 0.2).backward()
     assert float(model.mask_embedding.grad.abs().sum()) > 0
     assert all(p.grad is not None and bool(torch.isfinite(p.grad).all()) for p in model.parameters())
+
+
+def test_sampling_loss_by_hand():
+    predicted = torch.tensor([[1.0, 3.0], [0.0, 2.0], [9.0, 9.0]]).view(1, 3, 1, 1, 2).requires_grad_()
+    result = Reconstruction(predicted, torch.zeros_like(predicted), None)  # type: ignore[arg-type]
+    log_prob = torch.tensor([-1.0, -3.0, -7.0]).view(1, 3, 1, 1).requires_grad_()
+    hidden = torch.tensor([True, True, False]).view(1, 3, 1, 1)
+    loss = sampling_loss(result, hidden, log_prob)
+    assert loss.item() == pytest.approx((1 * 5 + 3 * 2) / 2)  # errors are (1 + 9) / 2 and (0 + 4) / 2
+    loss.backward()
+    assert log_prob.grad.flatten().tolist() == [-2.5, -1.0, 0.0]
+    assert predicted.grad is None
 
 
 def test_what_the_compressor_sees_of_a_hidden_cell():

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vxl_lightning import config as configuration
 from vxl_lightning.data.batch import ClipBatch, Position
 from vxl_lightning.errors import UserError
+from vxl_lightning.maskers.adaptive import AdaptiveMasker
 from vxl_lightning.models.recot import DecoderConfig
 from vxl_lightning.modules.optim import OptimConfig
 from vxl_lightning.modules.pretraining import PretrainingConfig, ReconstructivePretraining
@@ -123,6 +124,31 @@ def test_from_lightning_cli(tmp_path):
 def test_nothing_to_train_is_refused():
     with pytest.raises(UserError, match="compressor=pool has nothing to train"):
         make(replace(TINY, compressor={"name": "pool"}))
+
+
+def gradients(masker_weight: float) -> dict[str, torch.Tensor]:
+    """Of one step with a masker that learns."""
+    module = make(replace(TINY, masker_weight=masker_weight))
+    module.masker = AdaptiveMasker(AdaptiveMasker.Config(heads=2, window=4, ratio=0.75), 8)
+    module.log = lambda *a, **k: None
+    module._step(next(iter(loader())), "train", torch.Generator().manual_seed(0)).backward()
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_a_masker_that_learns_is_taught_and_the_model_is_not_bent_to_it():
+    taught, untaught = gradients(1e-2), gradients(0.0)
+    assert taught.keys() == untaught.keys()
+    masker = [name for name in taught if name.startswith("masker.")]
+    assert "masker.logit.weight" in masker
+    assert float(taught["masker.logit.weight"].abs().sum()) > 0
+    assert all(float(untaught[name].abs().sum()) == 0 for name in masker)
+    for name in taught.keys() - set(masker):
+        assert torch.equal(taught[name], untaught[name]), name
+
+
+def test_the_maskers_weight_is_not_negative():
+    with pytest.raises(ValueError, match="masker_weight=-1"):
+        replace(TINY, masker_weight=-1)
 
 
 def test_unknown_objective():

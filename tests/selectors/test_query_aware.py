@@ -10,9 +10,9 @@ from vxl_lightning.selectors.base import Candidates
 from vxl_lightning.selectors.query_aware import QueryAwareSelector
 
 
-def build(dim: int = 32, heads: int = 4) -> QueryAwareSelector:
+def build(dim: int = 32, heads: int = 4, released: bool = False) -> QueryAwareSelector:
     torch.manual_seed(0)
-    return QueryAwareSelector(QueryAwareSelector.Config(heads=heads), dim=dim)
+    return QueryAwareSelector(QueryAwareSelector.Config(heads=heads, released=released), dim=dim)
 
 
 def candidates(groups: int, visual: int = 9, time: int = 5, dim: int = 32) -> tuple[Candidates, Tensor]:
@@ -31,7 +31,7 @@ def full_masked(selector: QueryAwareSelector, c: Candidates, query: Tensor) -> T
     q = selector.visual(c.features.reshape(g * k, d)).unflatten(-1, split).transpose(0, 1)
     flat = c.time_features.reshape(g * m, d)
     key = selector.time(flat).unflatten(-1, split).transpose(0, 1)
-    value = selector.value(flat).unflatten(-1, split).transpose(0, 1)
+    value = (selector.value or selector.time)(flat).unflatten(-1, split).transpose(0, 1)
     own = torch.arange(g).repeat_interleave(k)[:, None] == torch.arange(g).repeat_interleave(m)
     logits = (q @ key.mT / (d // heads) ** 0.5).masked_fill(~own, float("-inf"))
     gathered = selector.out((logits.softmax(-1) @ value).transpose(0, 1).flatten(1))
@@ -39,9 +39,10 @@ def full_masked(selector: QueryAwareSelector, c: Candidates, query: Tensor) -> T
     return (scores - scores.min()) / (scores.max() - scores.min())
 
 
+@pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("heads", [1, 4])
-def test_equals_full_masked_attention(heads: int) -> None:
-    selector = build(heads=heads)
+def test_equals_full_masked_attention(heads: int, released: bool) -> None:
+    selector = build(heads=heads, released=released)
     c, query = candidates(16)
     with torch.no_grad():
         torch.testing.assert_close(selector.score(c, query), full_masked(selector, c, query), atol=1e-5, rtol=0)

@@ -151,6 +151,16 @@ BAD = {
 }
 
 
+class OneNumberAVideo(Good):
+    def mask(self, grid: VideoGrid, generator: torch.Generator) -> Mask:
+        return Mask(super().mask(grid, generator).hidden, log_prob=torch.full(grid.shape[:1], -1.0))
+
+
+class NoLogarithm(Good):
+    def mask(self, grid: VideoGrid, generator: torch.Generator) -> Mask:
+        return Mask(super().mask(grid, generator).hidden, log_prob=torch.full(grid.shape[:4], 0.5))
+
+
 def test_every_law_has_its_wrong_plugin() -> None:
     assert list(BAD) == list(laws("masker"))
 
@@ -163,3 +173,11 @@ def test_the_plain_one_keeps_all() -> None:
 def test_guilty_of_one_law(law: str) -> None:
     results = check_plugin("masker", BAD[law])
     assert {r.law for r in results if not r.ok} == {law}, [r for r in results if not r.ok]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "seen"), [(OneNumberAVideo, "log_prob must be (3, 8, 4, 4), got (3,)"), (NoLogarithm, "holds 0.5")]
+)
+def test_log_prob_is_a_logarithm_for_every_cell(wrong: type[Masker], seen: str) -> None:
+    (broken,) = [r for r in check_plugin("masker", wrong) if not r.ok]
+    assert broken.law == "shapes_and_dtypes" and seen in broken.detail

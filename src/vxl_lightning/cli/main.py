@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "train a compressor by masked reconstruction, or tune a video language model",
     "ablate": "compare compressors: variants x budgets x seeds, with tables and a report",
     "ask": "ask a question about any video file",
+    "convert": "read a released checkpoint of another project, and write one",
     "data": "make, prune, encode and verify datasets",
     "plugin": "list, show, check and scaffold plugins",
     "doctor": "what works on this machine, and what to install",

@@ -26,7 +26,8 @@ class Compressor(nn.Module, ABC):
         min_frames: fewest frames it accepts.
         stage: ``tokens`` before the language model, ``cache`` inside it.
         origin: paper and licence of the original.
-        budget: ``exact`` when ``num_tokens`` is the count, ``bound`` when it is an upper bound.
+        budget: ``exact`` when ``num_tokens`` is the count, ``bound`` when it is an upper bound. Set on
+            the instance where the config decides it.
     """
 
     causal: ClassVar[bool] = False
@@ -37,7 +38,7 @@ class Compressor(nn.Module, ABC):
     min_frames: ClassVar[int] = 1
     stage: ClassVar[str] = "tokens"
     origin: ClassVar[str] = ""
-    budget: ClassVar[str] = "exact"
+    budget: str = "exact"
     api_version: ClassVar[str] = "1"
 
     @dataclass(frozen=True, kw_only=True)

@@ -74,21 +74,23 @@ class SiglipEncoder(Encoder):
     def encode(self, frames: Tensor) -> EncodedFrames:
         pixels = (frames.to(self.embeddings.patch_embedding.weight.dtype) / 255 - 0.5) / 0.5
         hidden = self.encoder(inputs_embeds=self.embeddings(pixels)).last_hidden_state
-        features = self._resize(hidden.unflatten(1, (self._own, self._own)))
+        features = self._resized(hidden.unflatten(1, (self._own, self._own)))
         if self._attention is None:
             return EncodedFrames(features)
         # [T, heads, queries, keys]: what a key receives, averaged over who gives it. Sums to one over a frame.
         mass, self._attention = self._attention.float().mean((1, 2)), None
-        mass = self._resize(mass.unflatten(1, (self._own, self._own))[..., None])[..., 0]
+        mass = self._resized(mass.unflatten(1, (self._own, self._own))[..., None])[..., 0]
         return EncodedFrames(features, mass / mass.sum((1, 2), keepdim=True))
 
-    def _resize(self, grid: Tensor) -> Tensor:
-        """``[T, h, w, D]`` to the grid asked for, in float32, back in its own type."""
-        if self.grid == (self._own, self._own):
-            return grid
-        channels_first = grid.float().permute(0, 3, 1, 2)
-        resized = F.interpolate(channels_first, self.grid, mode="bilinear", align_corners=False)
-        return resized.permute(0, 2, 3, 1).to(grid.dtype)
+    def _resized(self, grid: Tensor) -> Tensor:
+        return grid if self.grid == (self._own, self._own) else resized(grid, self.grid)
+
+
+def resized(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[T, h, w, D]`` to the rows and columns of ``size``, bilinearly in float32, back in its own type."""
+    channels_first = grid.float().permute(0, 3, 1, 2)
+    changed = F.interpolate(channels_first, size, mode="bilinear", align_corners=False)
+    return changed.permute(0, 2, 3, 1).to(grid.dtype)
 
 
 def _load(config: SiglipEncoder.Config) -> Any:

@@ -16,7 +16,9 @@ class Mask:
 
     Attributes:
         hidden: ``[B, T, H, W]`` bool; the same count in every video of equal length, never padding.
-        log_prob: ``[B]`` log-probability of the draw, for maskers that learn, or None.
+        log_prob: ``[B, T, H, W]`` log-probability of each cell to be shown, for maskers that learn, or None. Finite at
+            padding too. Training lowers minus its mean product with the reconstruction error over hidden cells (see
+            `sampling_loss`), so that it grows where the error is large.
         aux_loss: scalar the training loss adds, or None.
     """
 

@@ -36,3 +36,11 @@ def uniform_noise(grid: VideoGrid, generator: torch.Generator) -> Tensor:
     for row, n in zip(noise, grid.num_frames.tolist(), strict=True):
         row[:n] = torch.rand(n, h, w, generator=generator, device=generator.device)
     return noise.to(grid.features.device)
+
+
+def gumbel(uniform: Tensor) -> Tensor:
+    """Standard Gumbel noise made of uniform noise.
+
+    The k largest of log-weights plus such noise are a draw of k without replacement, in proportion to the weights.
+    """
+    return -(-uniform.clamp(1e-7, 1 - 1e-7).log()).log()

@@ -11,6 +11,7 @@ from vxl_lightning.errors import UserError
 from vxl_lightning.models.language import load_language_model
 from vxl_lightning.models.prefix import PromptConfig
 from vxl_lightning.models.projector import Projector
+from vxl_lightning.models.released.video_xl_pro import VideoXLPro
 from vxl_lightning.models.video_lm import VideoLM
 
 
@@ -45,6 +46,8 @@ class VideoLMConfig:
     selector: dict[str, Any] = component("selector", None)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    released: bool = False
+    """Put together as Video-XL-Pro's release is, quirks included; for weights that vxl convert read."""
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "VideoLMConfig":
@@ -69,7 +72,7 @@ def build_video_lm(
     model.requires_grad_(False)
     hidden = model.config.hidden_size
     compressor = registry.build("compressor", config.compressor, dim=config.dim)
-    video = VideoLM(
+    video = (VideoXLPro if config.released else VideoLM)(
         language_model=add_adapter(model, config.adapter),
         tokenizer=tokenizer,
         projector=Projector(compressor.out_dim, hidden),

@@ -35,6 +35,8 @@ class PromptConfig:
     A silent token has no gradient: for tuning by answers from scratch leave it at 0."""
     select: int = 0
     """What the selector may keep of a video: groups (level frame) or tokens (level token); 0 keeps all."""
+    select_share: float = 0.0
+    """The same as a share of them, in (0, 1], where ``select`` is 0."""
 
     def __post_init__(self) -> None:
         if self.time_place not in get_args(TimePlace):
@@ -43,6 +45,10 @@ class PromptConfig:
             raise ValueError(
                 f"frames_per_time={self.frames_per_time} must be at least 1 and select={self.select} at least 0"
             )
+        if not 0 <= self.select_share <= 1:
+            raise ValueError(f"select_share={self.select_share} must be a share of at most 1, such as 0.85; 0 is none")
+        if self.select and self.select_share:
+            raise ValueError(f"select={self.select} and select_share={self.select_share}: give one of them")
         if not (math.isfinite(self.silence) and self.silence >= 0):
             raise ValueError(f"silence={self.silence} must be a finite number, at least 0")
 
@@ -99,6 +105,10 @@ class Layout:
         """The prefix of one video with all of its tokens; ``embedding`` is the language model's table."""
         return self._lay_out(projected, video, embedding, None, None)
 
+    def budget(self, candidates: int) -> int:
+        """What a selector may keep of so many groups or tokens."""
+        return self.prompt.select or max(1, int(candidates * self.prompt.select_share))
+
     def selected(
         self, projected: Projected, video: int, embedding: nn.Module, selector: Selector, question: str
     ) -> Prefix:
@@ -119,7 +129,8 @@ class Layout:
             time_features=self._time_features(text, embedding, selector, device) if selector.needs_time else None,
         )
         query = embedding(torch.tensor(self.tokenizer.encode(question, add_special_tokens=False), device=device))
-        selection: Selection = selector(candidates, query, self.prompt.select)
+        budget = self.budget(len(times) if selector.level == "frame" else len(features))
+        selection: Selection = selector(candidates, query, budget)
         index = selection.index
         if selector.level == "frame":
             index = (index[:, None] * size + torch.arange(size, device=device)).flatten()

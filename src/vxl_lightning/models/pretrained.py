@@ -85,7 +85,17 @@ def save_pretrained(
         described |= {"kind": "compressor", "config": {"compressor": dict(config), "dim": model.dim}}
         state = model.state_dict()
     save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / WEIGHTS)
-    (folder / CONFIG).write_text(json.dumps(described, indent=2, sort_keys=True) + "\n")
+    (folder / CONFIG).write_text(_json(described))
+
+
+def _json(described: dict[str, Any]) -> str:
+    return json.dumps(described, indent=2, sort_keys=True) + "\n"
+
+
+def describe(config: VideoLMConfig, encoder: Mapping[str, Any], fps: float) -> str:
+    """What config.json says of a VideoLM whose language model lies in its folder; ``encoder`` is as it was saved."""
+    plain = {"format": FORMAT, "kind": "video_lm", "config": to_plain(config), "encoder": dict(encoder), "fps": fps}
+    return _json(plain)
 
 
 def load_pretrained(
@@ -110,8 +120,8 @@ def load_pretrained(
     folder = Path(path)
     described, weights = _read(folder)
     config, encoder = described["config"], described.get("encoder")
-    if encoder:  # files that were saved beside the model
-        encoder = {k: str(folder / v) if _is_file(folder, v) else v for k, v in encoder.items()}
+    if encoder:  # files and folders that were saved beside the model
+        encoder = {k: str(folder / v) if _is_beside(folder, v) else v for k, v in encoder.items()}
     model: Compressor | VideoLM
     if described["kind"] == "compressor":
         model = registry.build("compressor", config["compressor"], dim=config["dim"])
@@ -183,8 +193,8 @@ def _with_files(encoder: Mapping[str, Any] | None, folder: Path) -> dict[str, An
     return spec
 
 
-def _is_file(folder: Path, name: Any) -> bool:
-    return isinstance(name, str) and name.startswith("encoder_") and (folder / name).is_file()
+def _is_beside(folder: Path, name: Any) -> bool:
+    return isinstance(name, str) and name.startswith("encoder_") and (folder / name).exists()
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -258,6 +258,11 @@ class ReCoT(nn.Module):
         return VideoGrid(features, grid.times, grid.frame_mask, **side)
 
 
+def cell_error(result: Reconstruction) -> Tensor:
+    """``[B, T, H, W]`` mean squared error of each cell."""
+    return (result.predicted - result.target).square().mean(-1)
+
+
 def reconstruction_loss(
     result: Reconstruction, grid: VideoGrid, hidden: Tensor | None, visible_weight: float
 ) -> Tensor:
@@ -265,10 +270,24 @@ def reconstruction_loss(
 
     Without a mask all cells count alike.
     """
-    error = (result.predicted - result.target).square().mean(-1)
+    error = cell_error(result)
     valid = grid.frame_mask[:, :, None, None].expand_as(error)
     if hidden is None:
         return error[valid].mean()
     seen = valid & ~hidden
     # A sum of zeros over at least one: a mask that leaves nothing visible must not divide by zero.
     return error[hidden].mean() + visible_weight * (error * seen).sum() / seen.sum().clamp(min=1)
+
+
+def sampling_loss(result: Reconstruction, hidden: Tensor, log_prob: Tensor) -> Tensor:
+    """What a masker that learns has to lower: minus the mean over hidden cells of log-probability times error.
+
+    The loss of AdaMAE (arXiv 2211.09120). The error is held fixed, so the reconstruction gets no gradient; cells that
+    were hidden and badly rebuilt become more likely to be shown.
+
+    Args:
+        result: of the model that saw what is not hidden.
+        hidden: ``[B, T, H, W]`` bool.
+        log_prob: ``[B, T, H, W]`` of each cell to be shown (`Mask.log_prob`).
+    """
+    return -(log_prob * cell_error(result).detach())[hidden].mean()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +26,13 @@ class VideoLM(nn.Module):
         tokenizer: its tokenizer.
         projector: from the compressor's channels to the language model's.
         compressor: where the tokens come from.
-        selector: keeps ``prompt.select`` of the groups or tokens, by the question; None keeps everything.
+        selector: keeps ``prompt.select`` (or ``select_share``) of the groups or tokens, by the question; None keeps
+            everything.
         prompt: time text, system message, selection budget.
         whole: names of the language model's layers that tuning may change themselves, besides its adapters.
     """
+
+    layout_class: ClassVar[type[Layout]] = Layout
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class VideoLM(nn.Module):
     ) -> None:
         super().__init__()
         self.prompt = prompt or PromptConfig()
-        if selector is not None and self.prompt.select < 1:
+        if selector is not None and not (self.prompt.select or self.prompt.select_share):
             raise UserError(
                 f"select={self.prompt.select} with a selector: give the groups or tokens it may keep, e.g. select=8"
             )
@@ -52,7 +55,7 @@ class VideoLM(nn.Module):
         self.projector = projector
         self.selector = selector
         self.tokenizer = tokenizer
-        self.layout = Layout(tokenizer, self.prompt)
+        self.layout = self.layout_class(tokenizer, self.prompt)
         self.whole = tuple(whole)
 
     @property

@@ -16,7 +16,15 @@ from vxl_lightning.data.batch import stands_in
 from vxl_lightning.errors import UserError
 from vxl_lightning.maskers.base import Masker
 from vxl_lightning.models.copies import copies
-from vxl_lightning.models.recot import DecoderConfig, Fill, Reconstruction, ReCoT, Target, reconstruction_loss
+from vxl_lightning.models.recot import (
+    DecoderConfig,
+    Fill,
+    Reconstruction,
+    ReCoT,
+    Target,
+    reconstruction_loss,
+    sampling_loss,
+)
 from vxl_lightning.modules.optim import OptimConfig, build_optimizer
 from vxl_lightning.tokens import VideoGrid
 
@@ -50,6 +58,8 @@ class PretrainingConfig:
     """``previous`` or ``embedding``: what hidden cells look like to the compressor."""
     visible_weight: float = 0.2
     """Weight of the visible cells' error beside the hidden cells'."""
+    masker_weight: float = 1e-4
+    """Weight of the loss that a masker which learns is trained by (`sampling_loss`); others have none."""
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=2e-3))
     """Optimiser and schedule."""
     seed: int = 0
@@ -60,6 +70,8 @@ class PretrainingConfig:
             raise ValueError(f"objective={self.objective!r} is not one of {', '.join(get_args(Objective))}")
         if self.visible_weight < 0:
             raise ValueError(f"visible_weight={self.visible_weight} must not be negative")
+        if self.masker_weight < 0:
+            raise ValueError(f"masker_weight={self.masker_weight} must not be negative; 0 teaches the masker nothing")
 
 
 class RelativeError(Metric):
@@ -134,6 +146,8 @@ class ReconstructivePretraining(L.LightningModule):
         shown = mask.hidden if self.config.objective == "masked" or stage == "val" else None
         result = self.model(grid, shown)
         loss = reconstruction_loss(result, grid, shown, self.config.visible_weight)
+        if mask.log_prob is not None:
+            loss = loss + self.config.masker_weight * sampling_loss(result, mask.hidden, mask.log_prob)
         if mask.aux_loss is not None:
             loss = loss + mask.aux_loss
         self.log(f"{stage}/loss", loss, prog_bar=stage == "train", batch_size=grid.shape[0])

@@ -50,8 +50,8 @@ class Selection:
 class Selector(nn.Module, ABC):
     """Chooses exactly ``budget`` candidates (all of them, with ``short``, when there are fewer).
 
-    Built as ``Class(Config(...), dim=D)``; a subclass writes ``score`` or, where the choice is more
-    than a top-k of scores, ``choose``. Never random at inference.
+    Built as ``Class(Config(...), dim=D)``; a subclass writes ``score`` and, where the choice is more than a top-k of
+    scores, ``choose`` or, where it also depends on the candidates, ``choose_from``. Never random at inference.
     """
 
     level: ClassVar[Literal["frame", "token"]] = "frame"
@@ -78,6 +78,10 @@ class Selector(nn.Module, ABC):
         """Sorted positions of the ``budget`` best; the earliest wins among equals."""
         return scores.argsort(descending=True, stable=True)[:budget].sort().values
 
+    def choose_from(self, candidates: Candidates, scores: Tensor, budget: int) -> Tensor:
+        """As ``choose``, for methods that compare the candidates with one another too."""
+        return self.choose(scores, budget)
+
     def forward(self, candidates: Candidates, query: Tensor | None, budget: int) -> Selection:
         """Select from one video.
 
@@ -102,7 +106,8 @@ class Selector(nn.Module, ABC):
         scores = self.score(candidates, query).float()
         if not bool(torch.isfinite(scores).all()):
             raise ValueError(f"{name}: the scores have NaN or infinite values; check the query's embedding")
-        return Selection(self.choose(scores, min(budget, len(scores))), scores, short=budget > len(scores))
+        index = self.choose_from(candidates, scores, min(budget, len(scores)))
+        return Selection(index, scores, short=budget > len(scores))
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:

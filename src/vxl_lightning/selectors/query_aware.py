@@ -29,17 +29,23 @@ class QueryAwareSelector(Selector):
     but rounding. Differences: the release leaves its ``v_proj`` unused and takes the keys as values (a quirk);
     here the values have their own projection. It draws the kept fraction at random at every call; here the budget is
     the caller's. Choosing passes no gradient: the parameters learn where the model uses ``Selection.scores``.
+    With ``released`` the keys are the values, as weights of the release expect.
     """
 
     level: ClassVar[Literal["frame", "token"]] = "token"
     trainable = True
     needs_time = True
-    origin = "Video-XL-Pro, arXiv 2503.18478 (released code Apache-2.0); clean-room, from a written description"
+    origin = (
+        "Video-XL-Pro, arXiv 2503.18478 (VectorSpaceLab/Video-XL, Apache-2.0); written from a description, "
+        "compared with the released code"
+    )
 
     @dataclass(frozen=True, kw_only=True)
     class Config(Selector.Config):
         heads: int = 4
         """Attention heads; must divide the hidden size."""
+        released: bool = False
+        """The keys are the values too, as in the released module; for its weights (vxl convert)."""
 
         def __post_init__(self) -> None:
             if self.heads < 1:
@@ -53,7 +59,7 @@ class QueryAwareSelector(Selector):
         self.text = nn.Linear(dim, dim)
         self.visual = nn.Linear(dim, dim)
         self.time = nn.Linear(dim, dim)
-        self.value = nn.Linear(dim, dim)
+        self.value = None if config.released else nn.Linear(dim, dim)
         self.out = nn.Linear(dim, dim)
 
     def score(self, candidates: Candidates, query: Tensor | None) -> Tensor:
@@ -73,6 +79,7 @@ class QueryAwareSelector(Selector):
         g, m, d = time.shape
         heads = self.config.heads
         keys = _linear(self.time, time).view(g, m, heads, -1)
+        values = keys if self.value is None else _linear(self.value, time).view(g, m, heads, -1)
         weight = self.visual.weight.float().view(heads, -1, d)
         # (W x + b) . key = x . (W^T key) + b . key, and W^T key is for M time tokens, not for K visual ones.
         folded = torch.einsum("gmhd,hdc->gchm", keys, weight).reshape(g, d, heads * m)
@@ -81,13 +88,13 @@ class QueryAwareSelector(Selector):
         attention = (logits * (d // heads) ** -0.5).softmax(-1)
         # z . question = sum over heads and m of a (value . (W_out^T question)_head) + b . question
         wanted = (self.out.weight.float().T @ question).view(heads, -1)
-        worth = torch.einsum("gmhd,hd->ghm", _linear(self.value, time).view(g, m, heads, -1), wanted)
+        worth = torch.einsum("gmhd,hd->ghm", values, wanted)
         relevance: Tensor = (attention * worth[:, None]).sum((2, 3)) + self.out.bias.float() @ question
         return relevance
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
-        return [{}, {"heads": 1}]
+        return [{}, {"heads": 1}, {"released": True}]
 
 
 def _linear(layer: nn.Linear, x: Tensor) -> Tensor:

@@ -1,12 +1,9 @@
 """Items that look like the question: cosine similarity in a shared embedding space."""
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.selectors.base import Candidates, Selector
-
-GROUPS_AT_ONCE = 128
+from vxl_lightning.selectors.relevance import relevance
 
 
 class SimilaritySelector(Selector):
@@ -22,11 +19,4 @@ class SimilaritySelector(Selector):
 
     def score(self, candidates: Candidates, query: Tensor | None) -> Tensor:
         assert query is not None
-        with torch.autocast(candidates.features.device.type, enabled=False):
-            words = F.normalize(query.float(), dim=-1)
-            parts = []
-            # In chunks, so that the cosines and the float32 copy of the features stay small however long the video.
-            for features in candidates.features.split(GROUPS_AT_ONCE):
-                cosine = F.normalize(features.float(), dim=-1) @ words.T  # [g, K, Q]
-                parts.append(cosine.amax(1).mean(1))
-            return torch.cat(parts)
+        return relevance(candidates.features, query)

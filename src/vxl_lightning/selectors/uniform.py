@@ -16,4 +16,9 @@ class UniformSelector(Selector):
         return torch.zeros(len(candidates.times), device=candidates.features.device)
 
     def choose(self, scores: Tensor, budget: int) -> Tensor:
-        return (2 * torch.arange(budget, device=scores.device) + 1) * len(scores) // (2 * budget)
+        return evenly_spaced(len(scores), budget, scores.device)
+
+
+def evenly_spaced(items: int, count: int, device: torch.device | None = None) -> Tensor:
+    """The middle positions of ``count`` equal stretches of ``items`` positions; count <= items."""
+    return (2 * torch.arange(count, device=device) + 1) * items // (2 * count)

@@ -65,15 +65,20 @@ class MaskerCase(Case):
 
 
 def shapes_and_dtypes(case: MaskerCase) -> None:
-    """``hidden [B, T, H, W]`` bool, ``log_prob [B]`` float, ``aux_loss`` a scalar."""
+    """``hidden [B, T, H, W]`` bool, ``log_prob [B, T, H, W]`` float and never above 0, ``aux_loss`` a scalar."""
     sample = case.sample()
     mask = case.mask(case.build(), sample)
     b, t, h, w, _ = sample.grid.shape
     expect(tuple(mask.hidden.shape) == (b, t, h, w), f"hidden must be {(b, t, h, w)}, got {tuple(mask.hidden.shape)}")
     expect(mask.hidden.dtype == torch.bool, f"hidden must be bool, got {mask.hidden.dtype}")
     if mask.log_prob is not None:
-        expect(tuple(mask.log_prob.shape) == (b,), f"log_prob must be [B] = {(b,)}, got {tuple(mask.log_prob.shape)}")
-        expect(bool(torch.isfinite(mask.log_prob).all()), "log_prob is not finite")
+        got = mask.log_prob.detach()
+        expect(tuple(got.shape) == (b, t, h, w), f"log_prob must be {(b, t, h, w)}, got {tuple(got.shape)}")
+        expect(got.is_floating_point(), f"log_prob must be floating point, got {got.dtype}")
+        expect(bool(torch.isfinite(got).all()), "log_prob is not finite")
+        expect(
+            bool((got <= 0).all()), f"log_prob holds {float(got.max()):g}; the logarithm of a probability is at most 0"
+        )
     if mask.aux_loss is not None:
         expect(mask.aux_loss.ndim == 0, f"aux_loss must be a scalar, got {tuple(mask.aux_loss.shape)}")
 

@@ -1,0 +1,1 @@
+"""Compressors inside the language model: what it keeps of a video after reading it."""

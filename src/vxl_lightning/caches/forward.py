@@ -1,0 +1,105 @@
+"""One forward pass over embeddings with given keys and values before them, and what hooks see on the way."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vxl_lightning.caches.base import Memory
+
+
+def attentions(model: Any) -> list[Any]:
+    """The attention of every layer.
+
+    Raises:
+        ValueError: the model's layers are laid out otherwise than Llama's and Qwen's.
+    """
+    layers = getattr(model.base_model, "layers", None)
+    found = [getattr(layer, "self_attn", None) for layer in layers or []]
+    if not found or any(not all(hasattr(a, f"{p}_proj") for p in "qkv") for a in found):
+        raise ValueError(
+            f"{type(model).__name__}: a cache compressor needs layers[i].self_attn with q_proj, k_proj and v_proj, "
+            "as the Llama, Mistral, Qwen2, Qwen3 and SmolLM families have"
+        )
+    return found
+
+
+def forward(
+    model: Any, embeds: Tensor, before: Memory | None, position: Tensor, sees: Tensor | None = None
+) -> tuple[Tensor, Memory]:
+    """Run embeddings through all layers, after what is remembered.
+
+    Args:
+        model: a transformers causal language model.
+        embeds: ``[n, hidden]``.
+        before: attended to by every place, or None.
+        position: ``[n]`` of the places.
+        sees: ``[n, n]`` bool, which of the new places each attends to; None is causal.
+
+    Returns:
+        ``[n, hidden]`` last hidden states, and the new places' keys and values alone.
+    """
+    from transformers import DynamicCache
+
+    n, old = len(embeds), 0 if before is None else len(before)
+    cache = DynamicCache()
+    if before is not None and old:
+        for i, (k, v) in enumerate(zip(before.keys, before.values, strict=True)):
+            cache.update(k, v, i)
+    if sees is None:
+        sees = torch.ones(n, n, dtype=torch.bool, device=embeds.device).tril()
+    mask = torch.zeros(1, 1, n, old + n, dtype=embeds.dtype, device=embeds.device)
+    mask[0, 0, :, old:].masked_fill_(~sees, torch.finfo(embeds.dtype).min)
+    given = {_cache_name(type(model.base_model).forward): cache}
+    out = model.base_model(
+        inputs_embeds=embeds[None], attention_mask=mask, position_ids=position[None], use_cache=True, **given
+    )
+    layers = cache.layers
+    new = Memory([x.keys[:, :, old:] for x in layers], [x.values[:, :, old:] for x in layers], int(position[-1]) + 1)
+    states: Tensor = out.last_hidden_state[0]
+    return states, new
+
+
+@lru_cache
+def _cache_name(function: Callable[..., Any]) -> str:
+    """What a model's ``forward`` calls its cache, which newer versions of transformers renamed."""
+    return "cache" if "cache" in inspect.signature(function).parameters else "past_key_values"
+
+
+def turned(model: Any, keys: list[Tensor], by: Tensor) -> list[Tensor]:
+    """Keys moved along the positions: rotated on by ``by [m]`` places each.
+
+    Raises:
+        ValueError: the model's positions are not rotations.
+    """
+    rotary = getattr(model.base_model, "rotary_emb", None)
+    if rotary is None:
+        raise ValueError(f"{type(model).__name__} has no rotary_emb; its keys cannot be moved to other positions")
+    cos, sin = rotary(keys[0], by[None])
+    scale = getattr(rotary, "attention_scaling", 1.0)  # is in the keys already
+    cos, sin = (cos / scale).unsqueeze(1), (sin / scale).unsqueeze(1)
+    size = cos.shape[-1]
+
+    def turn(k: Tensor) -> Tensor:
+        part = k[..., :size]
+        a, b = part.chunk(2, -1)
+        moved = part * cos + torch.cat([-b, a], -1) * sin
+        return torch.cat([moved.to(k.dtype), k[..., size:]], -1)
+
+    return [turn(k) for k in keys]
+
+
+@contextmanager
+def watched(model: Any, part: str) -> Iterator[list[Tensor]]:
+    """Collects what ``q_proj`` or ``k_proj`` of every layer gives in the next pass: ``[1, n, heads * head_dim]`` each,
+    before any rotation."""
+    seen: list[Tensor] = []
+    with ExitStack() as stack:
+        for attention in attentions(model):
+            hook = getattr(attention, part).register_forward_hook(lambda _m, _i, out: seen.append(out))
+            stack.callback(hook.remove)
+        yield seen
