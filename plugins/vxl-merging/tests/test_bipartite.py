@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from vxl_bipartite import BipartiteMerging, merge
+from vxl_merging import BipartiteMerging, merge
 
 from vxl_lightning.testing import parametrize_laws
 from vxl_lightning.tokens import VideoGrid
@@ -50,3 +50,38 @@ def test_gradient_reaches_every_cell_by_its_share() -> None:
     share = 1 / tokens.weight[tokens.source[0]]
     assert features.grad is not None
     torch.testing.assert_close(features.grad[0], share[..., None].expand(4, 2, 2, 8))
+
+
+def test_a_plain_mean_counts_every_token_once_a_round() -> None:
+    # All point the same way, so the first target takes every source: 2, 1, 3 and 15 become 5.25, which 4 takes then.
+    cells = torch.tensor([[[1.0, 0.0], [2.0, 0.0], [3.0, 0.0], [4.0, 0.0], [15.0, 0.0]]])
+    for mean, want in (("size", 5.0), ("plain", 4.625)):
+        compressor = BipartiteMerging(BipartiteMerging.Config(retention=1 / 5, frames_per_group=1, mean=mean), dim=2)
+        tokens = compressor(VideoGrid.of(cells.view(1, 1, 1, 5, 2)))
+        torch.testing.assert_close(tokens.features, torch.tensor([[want, 0.0]]))
+        assert tokens.weight.tolist() == [5.0]
+
+
+def test_an_unknown_mean_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="mean='median' is not one of size, plain"):
+        BipartiteMerging.Config(mean="median")  # type: ignore[arg-type]
+
+
+def test_many_clips_become_what_each_becomes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = VideoGrid.of(torch.randn(2, 10, 4, 4, 8, generator=torch.Generator().manual_seed(1)))
+    compressor = BipartiteMerging(BipartiteMerging.Config(retention=1 / 8), dim=8)
+    whole = compressor(grid)
+    monkeypatch.setattr("vxl_merging.clips.SIMILARITIES", 1)
+    pieces = compressor(grid)
+    assert torch.equal(whole.source, pieces.source)
+    torch.testing.assert_close(whole.features, pieces.features)
+
+
+def test_autocast_changes_no_choice() -> None:
+    features = torch.randn(1, 1, 1, 32, generator=torch.Generator().manual_seed(2))
+    grid = VideoGrid.of(4 * features + torch.randn(1, 8, 4, 4, 32, generator=torch.Generator().manual_seed(3)) / 4)
+    compressor = BipartiteMerging(BipartiteMerging.Config(retention=1 / 8), dim=32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = compressor(grid)
+    assert torch.equal(half.source, compressor(grid).source)
+    assert half.features.dtype == torch.float32
