@@ -201,6 +201,7 @@ class _Maker:
             "compressor": compressor,
             "selector": self.plugin("selector", variant.selector) if variant.selector else None,
             "select": variant.select,
+            "cache": self.plugin("cache", variant.cache) if variant.cache else None,
             "stages": to_plain(self.config.tune) if variant.tune else {},
             "data": self.data.hashes["train"],
             "seed": seed,

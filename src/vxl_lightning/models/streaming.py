@@ -60,9 +60,9 @@ class _Reading:
 class StreamingVideo:
     """Reads a stream with a causal compressor and a cache compressor, and answers questions about all of it so far.
 
-    What is held is the compressor's state, the last frames added, and what the cache compressor remembers: bounded where
-    that is (``quantized`` with a ``store``). A question reads on to the newest frame for itself and leaves the stream
-    as it was.
+    What is held is the compressor's state, the last frames added, and what the cache compressor remembers: bounded
+    where that is (``quantized`` with a ``store``). A question reads on to the newest frame for itself and leaves the
+    stream as it was.
 
     Args:
         model: with a compressor that has ``step``, a cache compressor, and no selector.
