@@ -58,7 +58,9 @@ class VisualSummarization(CacheCompressor):
                     f"retention={self.retention}: one token stands for a whole number of others; nearest that do: "
                     f"{1 / (int(ratio) + 1):.6g} and {1 / int(ratio):.6g}"
                 )
-            if not 1 <= self.least <= self.window:
+            if self.window < 1:
+                raise ValueError(f"window={self.window} must be at least 1")
+            if self.windows == "dynamic" and not 1 <= self.least <= self.window:
                 raise ValueError(f"least={self.least} and window={self.window}: 1 <= least <= window is needed")
             if self.windows not in get_args(Windows):
                 raise ValueError(f"windows={self.windows!r} is not one of {', '.join(get_args(Windows))}")
@@ -71,11 +73,16 @@ class VisualSummarization(CacheCompressor):
     def __init__(self, config: Config, shape: LanguageShape) -> None:
         super().__init__(config, shape)
         sizes = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+        # What a VST asks for in the last layer reaches nothing: its output is not read, and its key and value are made.
         self.projections = nn.ModuleList(
             nn.ModuleDict(
-                {name: nn.Linear(shape.hidden, n * shape.head_dim, bias=shape.bias) for name, n in sizes.items()}
+                {
+                    name: nn.Linear(shape.hidden, n * shape.head_dim, bias=shape.bias)
+                    for name, n in sizes.items()
+                    if name != "q" or layer < shape.layers - 1
+                }
             )
-            for _ in range(shape.layers)
+            for layer in range(shape.layers)
         )
         self.token = nn.Parameter(torch.zeros(shape.hidden))
         # Training steps so far: a resumed run draws the ratios that the uninterrupted one would have drawn.
@@ -85,10 +92,10 @@ class VisualSummarization(CacheCompressor):
         """Projections as the language model's, the token as its mean embedding."""
         with torch.no_grad():
             for own, attention in zip(self.projections, attentions(model), strict=True):
-                for name in "qkv":
+                for name, projection in own.items():  # type: ignore[operator]
                     theirs = getattr(attention, f"{name}_proj")
                     theirs = getattr(theirs, "base_layer", theirs)  # under LoRA
-                    own[name].load_state_dict(theirs.state_dict())  # type: ignore[index]
+                    projection.load_state_dict(theirs.state_dict())
             self.token.copy_(model.get_input_embeddings().weight.float().mean(0))
 
     def kv_length(self, passage: Passage) -> int:
@@ -176,8 +183,7 @@ class VisualSummarization(CacheCompressor):
         """In this pass the places ``summary`` are projected by the VSTs' own weights."""
         with ExitStack() as stack:
             for own, attention in zip(self.projections, attentions(model), strict=True):
-                for name in "qkv":
-                    projection = own[name]  # type: ignore[index]
+                for name, projection in own.items():  # type: ignore[operator]
 
                     def replaced(_m: Any, given: Any, out: Tensor, projection: nn.Module = projection) -> Tensor:
                         return out.index_copy(1, summary, projection(given[0][:, summary]).to(out.dtype))
