@@ -3,9 +3,9 @@
     python benchmarks/pruned.py runs/noisy runs/pruned-training      # after make demo
     python benchmarks/pruned.py runs/corpus runs/pruned-training misaligned=24 --name pruned-clean
 
-Everything else is the demo's: the same warm-up, the same reconstructive start, the same test set; but `STEPS` steps instead
-of its 50, too few to learn answers from noisy text. Half is half of the tokens of all samples that can be read. The
-corpus is the planted one with many more samples whose text belongs to another video, as text crawled with videos
+Everything else is the demo's: the same warm-up, the same reconstructive start, the same test set; but `STEPS` steps
+instead of its 50, too few to learn answers from noisy text. Half is half of the tokens of all samples that can be read.
+The corpus is the planted one with many more samples whose text belongs to another video, as text crawled with videos
 often does: `NOISE` of them, unless misaligned=N says otherwise.
 
 The recipe is the default one with the necessity ladder, and drops what a video makes worse (misaligned, from 0 nats).

@@ -35,6 +35,8 @@ class Variant:
     """Groups or tokens the selector may keep."""
     cache: dict[str, Any] = field(default_factory=dict)
     """What the language model keeps of its keys and values, with a retention of its own; empty keeps all."""
+    budgets: list[float] = field(default_factory=list)
+    """Of the ablation's budgets those that it is given, for methods that cannot meet them all; empty is all."""
     tune: bool = True
     """False evaluates the shared warm-up without tuning; the table says so."""
 
@@ -139,7 +141,7 @@ class AblationConfig:
     cache: str = ""
     """Folder of finished steps, which ablations may share; empty is ``<out>/cache``."""
     variants: dict[str, Any] = field(default_factory=dict)
-    """Name -> compressor, or {compressor, init, masker, selector, select, cache, tune}. Rows ``none``, ``random`` and
+    """Name -> compressor, or a mapping of what `Variant` has. Rows ``none``, ``random`` and
     ``pool`` are added."""
     budgets: list[float] = field(default_factory=lambda: [1 / 16])
     """Retentions: fractions of grid cells that reach the language model."""

@@ -67,7 +67,9 @@ class VisualSummarization(CacheCompressor):
                     f"retention={self.retention}: one token stands for a whole number of others; nearest that do: "
                     f"{1 / (int(ratio) + 1):.6g} and {1 / int(ratio):.6g}"
                 )
-            if not 1 <= self.least <= self.window:
+            if self.window < 1:
+                raise ValueError(f"window={self.window} must be at least 1")
+            if self.windows == "dynamic" and not 1 <= self.least <= self.window:
                 raise ValueError(f"least={self.least} and window={self.window}: 1 <= least <= window is needed")
             if self.windows not in get_args(Windows):
                 raise ValueError(f"windows={self.windows!r} is not one of {', '.join(get_args(Windows))}")
@@ -81,13 +83,17 @@ class VisualSummarization(CacheCompressor):
         super().__init__(config, shape)
         self.budget = "exact" if config.windows == "fixed" else "bound"  # type: ignore[misc]
         heads = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+        # What a VST asks for in the last layer, nothing reads: it has no query there.
         self.projections = nn.ModuleList(
             nn.ModuleDict(
-                {name: nn.Linear(shape.hidden, n * shape.head_dim, bias=shape.bias) for name, n in heads.items()}
+                {
+                    name: nn.Linear(shape.hidden, n * shape.head_dim, bias=shape.bias)
+                    for name, n in heads.items()
+                    if name != "q" or layer < shape.layers - 1
+                }
             )
-            for _ in range(shape.layers)
+            for layer in range(shape.layers)
         )
-        del self.projections[-1]["q"]  # type: ignore[operator]  # what a VST asks for there, nothing reads
         self.token = nn.Parameter(torch.zeros(shape.hidden))
         # Draws so far: a resumed run draws the ratios that the uninterrupted one would have drawn.
         self.register_buffer("drawn", torch.zeros((), dtype=torch.long))

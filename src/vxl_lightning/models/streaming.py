@@ -75,9 +75,7 @@ class StreamingVideo:
     def __init__(self, model: VideoLM, encoder: Encoder | None = None) -> None:
         name = type(model.compressor).__name__
         if not model.compressor.causal or model.compressor.needs_query:
-            raise UserError(
-                f"compressor {name} cannot stream: choose one with causal=True that needs no query, such as dts"
-            )
+            raise UserError(f"{name} cannot stream: choose a causal compressor that needs no query, such as dts")
         if model.cache is None:
             raise UserError("a stream needs a cache compressor: set cache=quantized, or cache=full to keep everything")
         if model.selector is not None:
