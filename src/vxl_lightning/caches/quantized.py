@@ -71,7 +71,8 @@ class QuantizedMemory(CacheCompressor):
     Follows Chen et al., "StreamingTOM" (CVPR 2026, arXiv 2510.18269): 4 bits, recall under 12,544 tokens, a window of
     4,800. Written from the published definition; the code has no licence and was not read. There a group is the 50
     tokens of a frame and lies in 4 bits at once; here groups in the window stay as they are, since they are needed
-    raw anyway. One choice of groups serves all layers (scores averaged over them). ``store`` is this project's own.
+    raw anyway. One choice of groups serves all layers (scores averaged over them). In training, rounding passes
+    gradients on as they are. ``store`` is this project's own.
     """
 
     needs_query = True
