@@ -1,4 +1,4 @@
-"""Plugins by name: compressors, maskers, selectors and encoders, found through entry points.
+"""Plugins by name: compressors, maskers, selectors, caches and encoders, found through entry points.
 
 Built-ins come through the same groups (``vxl_lightning.compressors`` and so on) as everybody else's.
 Installed distributions are scanned once, from their metadata alone; a plugin's module is imported when
@@ -29,6 +29,7 @@ CONTRACTS = {
     "compressor": "vxl_lightning.compressors.base:Compressor",
     "masker": "vxl_lightning.maskers.base:Masker",
     "selector": "vxl_lightning.selectors.base:Selector",
+    "cache": "vxl_lightning.caches.base:CacheCompressor",
     "encoder": "vxl_lightning.encoders.base:Encoder",
 }
 """Kinds of plugin and the class each one extends; the entry-point group is ``vxl_lightning.<kind>s``."""
@@ -84,7 +85,7 @@ def get(kind: str, name: str) -> type:
     """The plugin's class.
 
     Args:
-        kind: ``compressor``, ``masker``, ``selector`` or ``encoder``.
+        kind: a key of `CONTRACTS`.
         name: as registered, or ``distribution:name`` where two distributions claim one name.
 
     Raises:
@@ -156,7 +157,8 @@ def build(kind: str, spec: str | Mapping[str, Any], **runtime: Any) -> Any:
     Args:
         kind: as for `get`.
         spec: as for `config`.
-        **runtime: what only the run knows: ``dim=`` for compressors, maskers and selectors, nothing for encoders.
+        **runtime: what only the run knows: ``dim=`` for compressors, maskers and selectors, ``shape=`` for caches,
+            nothing for encoders.
 
     Raises:
         UserError: as `config`.

@@ -169,6 +169,7 @@ def test_selector_and_untuned_rows(make_config):
         (["budgets=[0.6]"], "retention=0.6"),
         (["budgets=[0.001]"], "retention=0.001 of 64 cells is 0.064 tokens"),
         (["budgets=[2]"], "not in .0, 1"),
+        (["variants.x.compressor=random", "variants.x.budgets=[0.3]"], "variants.x.budgets: 0.3 is none of"),
         (["evaluate.picture=99"], "samples 0 to 5"),
         (["language_model=gpt9"], "language_model='gpt9'"),
     ],

@@ -33,6 +33,14 @@ def test_shapes(size: int, cells: int, taps: bool, dim: int) -> None:
     assert bool(torch.isfinite(features).all()) and float(features.std()) > 0
 
 
+def test_importance_is_each_cells_share_of_its_frame() -> None:
+    frames = random_frames(3, 64)
+    given = encoder(image_size=64, importance=True)(frames)
+    assert given.importance is not None and given.importance.shape == (3, 2, 2)
+    torch.testing.assert_close(given.importance.sum((1, 2)), torch.ones(3))
+    assert encoder(image_size=64)(frames).importance is None
+
+
 def test_taps_are_pooled_earlier_blocks() -> None:
     made = encoder(image_size=64)
     frames = random_frames(2, 64)

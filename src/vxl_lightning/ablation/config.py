@@ -33,6 +33,10 @@ class Variant:
     """Selector in front of the language model; empty for none."""
     select: int = 0
     """Groups or tokens the selector may keep."""
+    cache: dict[str, Any] = field(default_factory=dict)
+    """What the language model keeps of its keys and values, with a retention of its own; empty keeps all."""
+    budgets: list[float] = field(default_factory=list)
+    """Of the ablation's budgets those that it is given, for methods that cannot meet them all; empty is all."""
     tune: bool = True
     """False evaluates the shared warm-up without tuning; the table says so."""
 
@@ -137,7 +141,7 @@ class AblationConfig:
     cache: str = ""
     """Folder of finished steps, which ablations may share; empty is ``<out>/cache``."""
     variants: dict[str, Any] = field(default_factory=dict)
-    """Name -> compressor, or {compressor, init, masker, selector, select, tune}. Rows ``none``, ``random`` and
+    """Name -> compressor, or a mapping of what `Variant` has. Rows ``none``, ``random`` and
     ``pool`` are added."""
     budgets: list[float] = field(default_factory=lambda: [1 / 16])
     """Retentions: fractions of grid cells that reach the language model."""
@@ -225,7 +229,7 @@ def _variant(name: str, spec: Any) -> Variant:
     if "compressor" not in spec:
         raise UserError(f"{where} names no compressor; write compressor: dts, or one of 'vxl plugin list'")
     values: dict[str, Any] = dict(spec)
-    for kind in ("compressor", "masker", "selector"):
+    for kind in ("compressor", "masker", "selector", "cache"):
         if kind in values:
             values[kind] = _component(where, kind, values[kind])
     if values.get("init", "none") not in get_args(Init):

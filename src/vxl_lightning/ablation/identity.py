@@ -10,7 +10,10 @@ from typing import Any
 
 from vxl_lightning import registry
 
-_SHARED = ("tokens", "compressors.base", "maskers.base", "selectors.base", "models", "modules", "data", "ablation.work")
+_SHARED = (
+    *("tokens", "compressors.base", "compressors.per_video", "maskers.base", "selectors.base", "selectors.relevance"),
+    *("caches.base", "caches.forward", "caches.relevance", "models", "modules", "data", "ablation.work"),
+)
 """Modules of this package that every result runs through. Plugins are hashed one by one."""
 
 
@@ -34,13 +37,19 @@ def plugin(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
     cls, config = registry.config(kind, spec)
     nested = getattr(config, "parts", [])  # a chain, for one, is made of other plugins
     parts = [plugin(kind, {"name": s} if isinstance(s, str) else dict(s)) for s in nested]
-    source = hashlib.sha256(inspect.getsource(sys.modules[cls.__module__]).encode()).hexdigest()[:16]
     return {
         "parameters": to_plain(config),
         "provenance": registry.provenance(kind, spec["name"]),
-        "source": source,
+        "source": _source(cls.__module__),
         "parts": parts,
     }
+
+
+def _source(module: str) -> str:
+    """Hash of a plugin's module, and where it is not this project's own of all modules beside it."""
+    path = Path(inspect.getfile(sys.modules[module]))
+    files = [path] if module.startswith("vxl_lightning.") else sorted(path.parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def language_model(folder: Path) -> str:

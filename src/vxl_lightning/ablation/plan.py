@@ -86,7 +86,15 @@ def make_plan(config: AblationConfig) -> Plan:
     maker = _Maker(config, data)
     rows = [maker.row(UNCOMPRESSED, variants[UNCOMPRESSED], 1.0)]
     rest = [(name, v) for name, v in variants.items() if name != UNCOMPRESSED]
-    rows += [maker.row(name, variant, budget) for budget in config.budgets for name, variant in rest]
+    for name, variant in rest:
+        if strange := [b for b in variant.budgets if b not in config.budgets]:
+            raise UserError(f"variants.{name}.budgets: {strange[0]:.6g} is none of this ablation's {config.budgets}")
+    rows += [
+        maker.row(name, variant, budget)
+        for budget in config.budgets
+        for name, variant in rest
+        if not variant.budgets or budget in variant.budgets
+    ]
     _check_budgets(rows)
     used = {tuple(sorted(p.items())) for p in maker.provenance}
     plugins = sorted((dict(p) for p in used), key=lambda p: (p["kind"], p["name"]))
@@ -201,6 +209,7 @@ class _Maker:
             "compressor": compressor,
             "selector": self.plugin("selector", variant.selector) if variant.selector else None,
             "select": variant.select,
+            "cache": self.plugin("cache", variant.cache) if variant.cache else None,
             "stages": to_plain(self.config.tune) if variant.tune else {},
             "data": self.data.hashes["train"],
             "seed": seed,

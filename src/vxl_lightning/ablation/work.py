@@ -23,7 +23,7 @@ from vxl_lightning.data.datamodule import VideoDataModule
 from vxl_lightning.data.loader import derived_seed
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.errors import UserError
-from vxl_lightning.models.build import VideoLMConfig, build_video_lm
+from vxl_lightning.models.build import VideoLMConfig, build_video_lm, fresh_cache
 from vxl_lightning.models.prefix import Layout
 from vxl_lightning.models.pretrained import load_compressor, load_pretrained, save_pretrained
 from vxl_lightning.models.read_out import options, read_outs
@@ -133,6 +133,9 @@ def tune(step: Step, directory: Path, context: Context) -> None:
     model, config = cast(VideoLM, loaded.model), VideoLMConfig.from_plain(loaded.config)
     if inputs["selector"]:
         config = _add_selector(model, config, _spec(inputs["selector"]), inputs["select"])
+    if inputs["cache"]:
+        config = replace(config, cache=_spec(inputs["cache"]))
+        model.cache = fresh_cache(model.plain, config.cache)
     if "compressor" in step.needs:
         load_compressor(context.result(step, "compressor") / MODEL, model.compressor)
     _tune(model, step, context)

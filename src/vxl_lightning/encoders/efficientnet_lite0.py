@@ -134,6 +134,7 @@ class EfficientNetLite0(Encoder):
     `fit_projection` reduces the 1632 channels.
     """
 
+    gives_importance: ClassVar[bool] = True
     origin: ClassVar[str] = "EfficientNet-lite0, ImageNet weights (Apache-2.0), arXiv:1905.11946"
     locations: ClassVar[tuple[str, ...]] = ("projection",)
 
@@ -149,6 +150,9 @@ class EfficientNetLite0(Encoder):
         """File written by `fit_projection`, or none for all channels."""
         scaling: Scaling = "whitened"
         """Of projected channels: each to unit variance, all by one factor to a mean variance of one, or none."""
+        importance: bool = False
+        """Give `VideoGrid.importance`: of a network without attention, each cell's share of its frame's energy in the
+        final map (mean of the squares), a stand-in for methods that prune by attention."""
         pretrained: bool = True
         """Take the package's weights; otherwise random ones, always the same."""
 
@@ -190,7 +194,11 @@ class EfficientNetLite0(Encoder):
 
     def encode(self, frames: Tensor) -> EncodedFrames:
         features = self.channels(frames)
-        return EncodedFrames(features if self.projection is None else self.projection(features))
+        importance = None
+        if self.config.importance:
+            energy = features[..., :HEAD_CHANNELS].float().square().mean(-1)
+            importance = energy / energy.sum((1, 2), keepdim=True).clamp(min=1e-12)
+        return EncodedFrames(features if self.projection is None else self.projection(features), importance)
 
     def channels(self, frames: Tensor) -> Tensor:
         """All channels of frames, before any projection: ``[T, H, W, 1632]`` (1280 without taps)."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vxl_lightning import registry
+from vxl_lightning.caches.base import CacheCompressor, LanguageShape
 from vxl_lightning.config import component
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.language import load_language_model
@@ -44,6 +45,7 @@ class VideoLMConfig:
     """A packaged model's name or the folder of a local transformers model."""
     compressor: dict[str, Any] = component("compressor", "dts")
     selector: dict[str, Any] = component("selector", None)
+    cache: dict[str, Any] = component("cache", None)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     released: bool = False
@@ -72,6 +74,7 @@ def build_video_lm(
     model.requires_grad_(False)
     hidden = model.config.hidden_size
     compressor = registry.build("compressor", config.compressor, dim=config.dim)
+    cached = fresh_cache(model, config.cache) if config.cache else None  # before adapters wrap the model
     video = (VideoXLPro if config.released else VideoLM)(
         language_model=add_adapter(model, config.adapter),
         tokenizer=tokenizer,
@@ -80,6 +83,7 @@ def build_video_lm(
         selector=registry.build("selector", config.selector, dim=hidden) if config.selector else None,
         prompt=config.prompt,
         whole=config.adapter.whole,
+        cache=cached,
     )
     unknown = [name for name in config.adapter.whole if not any(name in n.split(".") for n in video.adapter)]
     if unknown:
@@ -87,6 +91,13 @@ def build_video_lm(
             f"adapter.whole: {config.language_model} has no layer {unknown[0]!r}; self_attn and mlp are usual"
         )
     return video
+
+
+def fresh_cache(model: Any, spec: Mapping[str, Any]) -> CacheCompressor:
+    """A cache compressor for a language model, its weights where it has any begun from the model's."""
+    cache: CacheCompressor = registry.build("cache", spec, shape=LanguageShape.of(model))
+    cache.start_from(model)
+    return cache
 
 
 def add_adapter(model: Any, config: AdapterConfig) -> Any:

@@ -60,9 +60,9 @@ class _Reading:
 class StreamingVideo:
     """Reads a stream with a causal compressor and a cache compressor, and answers questions about all of it so far.
 
-    What is held is the compressor's state, the last frames added, and what the cache compressor remembers: bounded where
-    that is (``quantized`` with a ``store``). A question reads on to the newest frame for itself and leaves the stream
-    as it was.
+    What is held is the compressor's state, the last frames added, and what the cache compressor remembers: bounded
+    where that is (``quantized`` with a ``store``). A question reads on to the newest frame for itself and leaves the
+    stream as it was.
 
     Args:
         model: with a compressor that has ``step``, a cache compressor, and no selector.
@@ -75,9 +75,7 @@ class StreamingVideo:
     def __init__(self, model: VideoLM, encoder: Encoder | None = None) -> None:
         name = type(model.compressor).__name__
         if not model.compressor.causal or model.compressor.needs_query:
-            raise UserError(
-                f"compressor {name} cannot stream: choose one with causal=True that needs no query, such as dts"
-            )
+            raise UserError(f"{name} cannot stream: choose a causal compressor that needs no query, such as dts")
         if model.cache is None:
             raise UserError("a stream needs a cache compressor: set cache=quantized, or cache=full to keep everything")
         if model.selector is not None:

@@ -21,7 +21,7 @@ from vxl_lightning.modules.optim import OptimConfig, build_optimizer
 from vxl_lightning.tokens import VideoGrid
 
 Objective = Literal["align", "answer"]
-PARTS = ("compressor", "projector", "selector", "adapter")
+PARTS = ("compressor", "projector", "selector", "cache", "adapter")
 
 
 class InstructionBatch(Protocol):
@@ -40,7 +40,13 @@ class TuningConfig:
     align_weight: float = 0.3
     """Weight of the alignment loss beside the answers' loss; 0 where samples have no needles."""
     rates: dict[str, float] = field(
-        default_factory=lambda: {"compressor": 1e-3, "projector": 5e-4, "selector": 1e-3, "adapter": 1e-3}
+        default_factory=lambda: {
+            "compressor": 1e-3,
+            "projector": 5e-4,
+            "selector": 1e-3,
+            "cache": 1e-4,
+            "adapter": 1e-3,
+        }
     )
     """Peak learning rate of each part; 0 freezes it."""
     from_words: int = 0
@@ -71,7 +77,7 @@ class TuningConfig:
 
 
 class InstructionTuning(L.LightningModule):
-    """Trains compressor, projector, selector and adapter; the rest of the language model stays frozen.
+    """Trains compressor, projector, selector, cache and adapter; the rest of the language model stays frozen.
 
     Nothing in a step is random: a resumed run repeats the uninterrupted one. Parts whose rate is 0, and those
     the objective does not reach, are frozen, so that every trainable parameter gets a gradient under DDP.
@@ -125,6 +131,7 @@ class InstructionTuning(L.LightningModule):
             "compressor": list(model.compressor.parameters()),
             "projector": list(model.projector.parameters()),
             "selector": [] if model.selector is None else list(model.selector.parameters()),
+            "cache": [] if model.cache is None else list(model.cache.parameters()),
             "adapter": list(model.adapter.values()),
         }
 
