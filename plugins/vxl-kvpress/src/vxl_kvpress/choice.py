@@ -1,6 +1,7 @@
 """Which press it is, and how it is built. kvpress is imported here, when a press is first built, and nowhere else."""
 
 import inspect
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -51,7 +52,7 @@ def made(name: str, parameters: Mapping[str, Any]) -> Any:
         UserError: kvpress is missing, or there is no such press, or it is refused, or it refuses its parameters.
     """
     refuse(name)
-    kvpress = _kvpress()
+    kvpress = library()
     cls: Any = getattr(kvpress, name, None)
     if not (isinstance(cls, type) and issubclass(cls, kvpress.BasePress)):
         there = sorted(n for n, c in vars(kvpress).items() if isinstance(c, type) and issubclass(c, kvpress.BasePress))
@@ -82,8 +83,34 @@ def _inner(outer: str, spec: Any) -> Any:
     return made(name, parameters)
 
 
-def _kvpress() -> Any:
+def held(press: Any) -> int:
+    """Places that a press, or the press in it, keeps whatever they are; a prompt no longer than that it refuses."""
+    inner = getattr(press, "press", None)
+    own = max(getattr(press, "window_size", 0), getattr(press, "n_sink", 0))
+    return own if inner is None else max(own, held(inner))
+
+
+def library() -> Any:
+    """kvpress, imported.
+
+    It wraps all attention functions of transformers when it is imported, for the presses that mask per head. Those are
+    refused here, so the functions are put back; whoever imported kvpress before wants what it did, and keeps it.
+
+    Raises:
+        UserError: it is not installed, or something that it imports is not.
+    """
+    if sys.modules.get("kvpress") is not None:
+        return sys.modules["kvpress"]
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS as TABLE
+
+    before = dict(TABLE)
     try:
-        return import_module("kvpress")
+        module = import_module("kvpress")
     except ImportError as error:
         raise UserError(f"the cache 'press' needs kvpress, which does not import ({error}): {INSTALL}") from None
+    for name, function in before.items():
+        if TABLE[name] is not function:
+            del TABLE[name]  # shows what the table had underneath
+            if TABLE.get(name) is not function:
+                TABLE[name] = function
+    return module

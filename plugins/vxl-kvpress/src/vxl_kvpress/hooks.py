@@ -8,20 +8,23 @@ import torch
 
 from vxl_lightning.caches.forward import attentions
 
+_LEFT = ("rotary_emb", "masked_key_indices")
+"""What kvpress leaves in every attention: the model's rotary embedding, and which keys a press has masked."""
+
 
 @contextmanager
 def listening(press: Any, model: Any, seed: int) -> Iterator[None]:
     """The next prefill of ``model`` is compressed by ``press``; then the model is as it was.
 
     A press reads ``past_key_values`` and ``cache_position`` of an attention's arguments. Newer versions of transformers
-    renamed the first and pass the second no more, so it is given both. It draws random numbers, where it does, from a
-    generator of its own: the same prompt leaves the same memory, and the caller's randomness is not disturbed.
+    renamed the first and pass the second no more, so it is given both. Random numbers, where it
+    draws any, are those of ``seed``: the same prompt leaves the same memory, and the caller's generators are unmoved.
 
     Raises:
         ValueError: on leaving, the press has masked keys in the model.
     """
     layers = attentions(model)
-    had_rotary = [hasattr(layer, "rotary_emb") for layer in layers]
+    had = [{name: getattr(layer, name) for name in _LEFT if hasattr(layer, name)} for layer in layers]
     hook = press.forward_hook
 
     def told(module: Any, given: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -39,10 +42,12 @@ def listening(press: Any, model: Any, seed: int) -> Iterator[None]:
             raise ValueError(f"{type(press).__name__} masks keys inside the model, which no memory can hand on")
     finally:
         del press.forward_hook
-        for layer, had in zip(layers, had_rotary, strict=True):
-            vars(layer).pop("masked_key_indices", None)
-            if not had and hasattr(layer, "rotary_emb"):  # kvpress leaves the model's in every layer
-                del layer.rotary_emb
+        for layer, before in zip(layers, had, strict=True):
+            for name in _LEFT:
+                if name in before:
+                    setattr(layer, name, before[name])
+                elif hasattr(layer, name):
+                    delattr(layer, name)
 
 
 @contextmanager

@@ -1,15 +1,16 @@
 """Any press of kvpress that keeps one number of keys in all layers and heads, as a cache compressor."""
 
+import warnings
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
-from vxl_kvpress.choice import made, refuse
+from vxl_kvpress.choice import held, made, refuse
 from vxl_kvpress.hooks import listening
-from vxl_lightning.caches.base import CacheCompressor, CacheState, LanguageShape, Memory, Passage, finished
+from vxl_lightning.caches.base import CacheCompressor, CacheState, LanguageShape
 from vxl_lightning.caches.forward import forward
+from vxl_lightning.caches.memory import Passage
 
 MOVES_KEYS = "KeyRerotationPress"
 """Turns the keys that it keeps to consecutive positions; all others leave them where they were read."""
@@ -25,7 +26,7 @@ class PressedCache(CacheCompressor):
     ``retention`` is the fraction of all places, so ``kv_length`` is ``int(n * retention)`` of a prompt's n places, at
     least 1, as kvpress rounds it. Other caches keep all text and count visual tokens alone; at one ``retention`` they
     recall more. Presses with sinks (``n_sink``) keep the first places and those with a window the last ones whatever
-    they are. A prompt that shows nothing is kept whole.
+    they are, so as much has to stay. A prompt that shows nothing, or is no longer than those, is kept whole.
 
     *When.* A press compresses at the end of a prefill. Parts of a prompt wait, as embeddings, until the last has come;
     then all are read in one causal pass, whose time and memory are those of the whole prompt. A stream reads all of it
@@ -41,6 +42,10 @@ class PressedCache(CacheCompressor):
     origin = (
         "kvpress (arXiv 2510.00636; NVIDIA/kvpress, Apache-2.0), imported where it is installed; adapter from scratch"
     )
+
+    known_exceptions: ClassVar[dict[str, str]] = {
+        "bf16_agrees": "a press keeps the highest scores, and rounding turns a close choice"
+    }
 
     @dataclass(frozen=True, kw_only=True)
     class Config(CacheCompressor.Config):
@@ -65,42 +70,33 @@ class PressedCache(CacheCompressor):
 
     def kv_length(self, passage: Passage) -> int:
         n = len(passage)
-        return max(min(n, 1), int(n * (1 - self._ratio(passage))))
+        if n <= held(self.press) or not bool(passage.visual.any()):
+            return n
+        # The arithmetic of kvpress, so that its rounding is this one.
+        return max(1, int(n * (1 - self._ratio)))
 
-    def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
-        self.check(passage)
-        state = state or CacheState()
-        if state.memory is not None:
-            if len(passage):
-                raise ValueError("press: the prompt was read to its end and compressed; go on from the state before it")
-            return state
-        waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
-        visual = state.visual + int(passage.visual.sum())
-        if not last or not len(waiting):
-            return CacheState(None, waiting, visual)
-        return CacheState(self._pressed(model, waiting), None, visual)
-
-    def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
-        if state.pending is not None and len(state.pending):
-            raise ValueError(f"press: {len(state.pending)} places wait for the end of the prompt; read with last=True")
-        return finished(state, "press")
-
-    def nbytes(self, state: CacheState) -> int:
-        """Bytes that a state holds: keys and values, or the embeddings that wait."""
-        return super().nbytes(state) + (0 if state.pending is None else state.pending.embeds.nbytes)
-
-    def _ratio(self, passage: Passage) -> float:
+    @property
+    def _ratio(self) -> float:
         """What kvpress calls the compression ratio."""
-        return 1 - self.config.retention if bool(passage.visual.any()) else 0.0
+        return 1 - float(self.config.retention)
 
-    def _pressed(self, model: Any, prompt: Passage) -> Memory:
-        """Keys and values of a whole prompt, compressed."""
-        name, n, count = self.config.press, len(prompt), self.kv_length(prompt)
-        self.press.compression_ratio = self._ratio(prompt)
+    def ends(self, waiting: Passage, last: bool) -> list[int]:
+        """Everything is one window, which ends with the prompt."""
+        return [len(waiting)] if last and len(waiting) else []
+
+    def read_window(self, model: Any, window: Passage, state: CacheState) -> CacheState:
+        name, n, count = self.config.press, len(window), self.kv_length(window)
+        self.press.compression_ratio = self._ratio if count < n else 0.0
+        if count < min(held(self.press), n):
+            warnings.warn(
+                f"press={name}: fewer keys stay than its window or its sinks take ({held(self.press)}), so nothing "
+                "else is remembered; lower window_size or n_sink in parameters, or raise retention",
+                stacklevel=2,
+            )
         try:
             with listening(self.press, model, self.config.seed):
-                _, memory = forward(model, prompt.embeds, None, torch.arange(n, device=prompt.embeds.device))
-        except AssertionError as error:  # how kvpress says that a prompt is too short, for one
+                _, memory = forward(model, window.embeds, None, torch.arange(n, device=window.embeds.device))
+        except AssertionError as error:  # how kvpress refuses a prompt or a model
             given = self.config.parameters
             raise ValueError(f"press={name} with parameters={given}, a prompt of {n} places: {error}") from error
         left = sorted({int(t.shape[2]) for t in (*memory.keys, *memory.values)})
@@ -108,7 +104,11 @@ class PressedCache(CacheCompressor):
             raise ValueError(
                 f"press={name} left {left} of {n} keys where {count} were announced; it cannot be used here"
             )
-        return replace(memory, position=count) if name == MOVES_KEYS else memory
+        return replace(state, memory=replace(memory, position=count) if name == MOVES_KEYS else memory)
+
+    def nbytes(self, state: CacheState) -> int:
+        """Bytes that a state holds: keys and values, or the embeddings that wait."""
+        return super().nbytes(state) + (0 if state.pending is None else state.pending.embeds.nbytes)
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
