@@ -7,6 +7,8 @@ from pathlib import Path
 from vxl_lightning.ablation.work import questions
 from vxl_lightning.data.schema import Sample
 from vxl_lightning.models.alignment import Event, events
+from vxl_lightning.registry import installed
+from vxl_lightning.reporting.plugins import reference
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -18,3 +20,18 @@ def test_the_record_of_your_own_videos_is_a_test_sample() -> None:
     sample = Sample.from_record(json.loads(block[1]), "docs")
     assert [(q["task"], q["answer"]) for q in questions(sample)] == [("what", "star"), ("when", "2 s")]
     assert events(sample) == [Event(2.25, ("red", "star"))]
+
+
+def test_the_reference_lists_what_is_installed() -> None:
+    assert (DOCS / "plugins.md").read_text() == reference(), "run: vxl plugin reference > docs/plugins.md"
+
+
+def test_every_plugin_that_the_systems_name_is_there() -> None:
+    names = {p.name for p in installed()} | {"press"}
+    rows = [line for line in (DOCS / "systems.md").read_text().splitlines() if line.startswith("| ")][2:]
+    told = {name for row in rows for name in re.findall(r"`([a-z][a-z0-9_]+)`", row.split("|")[3])}
+    assert told <= names | {"masker"}
+    ours = {p.name for p in installed() if p.kind != "encoder"}
+    assert ours - told <= {"none", "random", "uniform", "pool", "chain", "similarity", "tube", "full"}, (
+        "baselines alone"
+    )

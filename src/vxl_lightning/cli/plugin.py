@@ -46,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--all", action="store_true", help="every installed plugin")
     _add_kind(check)
 
+    actions.add_parser("reference", help="all plugins as Markdown tables: traits, needs, origin")
+
     new = actions.add_parser("new", help="write a plugin distribution that passes its own tests")
     new.add_argument("name", help="what configurations will call it, such as my_method")
     new.add_argument("--kind", required=True, help="compressor, masker or selector; the others have no scaffold")
@@ -59,6 +61,11 @@ def run(args: argparse.Namespace) -> int:
         return _list(console, args.kind)
     if args.action == "show":
         return _show(console, args.name, args.kind)
+    if args.action == "reference":
+        from vxl_lightning.reporting.plugins import reference
+
+        print(reference(), end="")
+        return 0
     if args.action == "new":
         return _new(console, args.name, args.kind, args.dir)
     return _check(console, args.name, args.kind, args.all)
