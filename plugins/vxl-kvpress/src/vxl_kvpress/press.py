@@ -24,19 +24,19 @@ class PressedCache(CacheCompressor):
 
     *What is counted.* A press knows no text: the chat's head and the time text compete with the visual tokens, and
     ``retention`` is the fraction of all places, so ``kv_length`` is ``int(n * retention)`` of a prompt's n places, at
-    least 1, as kvpress rounds it. Other caches keep all text and count visual tokens alone; at one ``retention`` they
-    recall more. Presses with sinks (``n_sink``) keep the first places and those with a window the last ones whatever
-    they are, so as much has to stay. A prompt that shows nothing, or is no longer than those, is kept whole.
+    least 1, as kvpress rounds it. Caches that keep all text recall more at the same ``retention``. Presses with sinks
+    (``n_sink``) keep the first places and those with a window the last ones whatever they are, so as much has to stay.
+    A prompt that shows nothing, or is no longer than those, is kept whole.
 
     *When.* A press compresses at the end of a prefill. Parts of a prompt wait, as embeddings, until the last has come;
     then all are read in one causal pass, whose time and memory are those of the whole prompt. A stream reads all of it
     again for every question.
 
     Follows kvpress 0.5.5 (Devoto et al., arXiv 2510.00636; Apache-2.0), which is imported and not part of this package:
-    keys and values are, bit for bit, those that it leaves by itself; what it needs of an older transformers is supplied
-    (`hooks`).
-    It differs in that a press that draws random numbers is seeded, and that the model is left without the rotary
-    embedding that kvpress adds to every attention. Among equal scores the choice is that of ``torch.topk``.
+    keys and values are those that it leaves by itself; what it needs of an older transformers is supplied (`hooks`).
+    Differs: a press that draws random numbers is seeded; a prompt that is too short for a window or for sinks is kept
+    whole, where kvpress fails; the model is left without the rotary embedding that kvpress adds to every attention.
+    Among equal scores the choice is that of ``torch.topk``.
     """
 
     origin = (
