@@ -12,7 +12,8 @@ from vxl_lightning import registry
 
 _SHARED = (
     *("tokens", "compressors.base", "compressors.per_video", "maskers.base", "selectors.base", "selectors.relevance"),
-    *("caches.base", "caches.forward", "caches.relevance", "models", "modules", "data", "ablation.work"),
+    *("caches.base", "caches.memory", "caches.forward", "caches.packed", "caches.relevance"),
+    *("models", "modules", "data", "ablation.work"),
 )
 """Modules of this package that every result runs through. Plugins are hashed one by one."""
 
