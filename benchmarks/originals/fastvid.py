@@ -8,7 +8,7 @@ from types import CodeType, SimpleNamespace
 from typing import Any
 
 import torch
-from benchmarks._originals import Comparison, Repository
+from _originals import Comparison, Repository
 from torch import Tensor
 
 from vxl_lightning.tokens import VideoGrid

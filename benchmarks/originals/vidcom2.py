@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks._originals import Comparison, Repository, importing
+from _originals import Comparison, Repository, importing
 from torch import Tensor
 
 REPOSITORY = Repository("xuyang-liu16/VidCom2", "944a17d14f4848ad080a65eab2b0711a760fa154", "Apache-2.0")

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from benchmarks._originals import Comparison, Repository
+from _originals import Comparison, Repository
 from torch import Tensor
 
 from vxl_lightning.tokens import VideoGrid
