@@ -68,7 +68,7 @@ def _opening(recorded: dict[str, Any]) -> str:
 *Written by `python benchmarks/parity.py --originals DIR` from `benchmarks/results/parity.json`; edited nowhere else.*
 
 Methods whose authors published code are run beside it, on the same random input, and with the same weights where there
-are weights. The figure is `max |ours - theirs| / max |theirs|`, the worst over all shapes and {seeds} seeds, in float32;
+are weights. The figure is `max |ours - theirs| / max |theirs|`, the worst over all shapes and {seeds} seeds in float32;
 where a choice is compared, one other cell or frame makes it 1. Above {limit} the run fails, except where the
 definitions differ on purpose, with the reason below. None of the originals' code is part of this project:
 `benchmarks/originals/` says how each is called, and the run lists the commands that check it out.
