@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from vxl_lightning import registry
+from vxl_lightning.caches.base import LanguageShape
 from vxl_lightning.compressors.pool import Pool
 from vxl_lightning.errors import UserError
 
@@ -61,6 +62,13 @@ def test_builtins_come_through_entry_points() -> None:
     names = {p.name for p in registry.installed("compressor") if p.distribution == registry.OWN_DISTRIBUTION}
     assert {"none", "random", "uniform", "pool", "dts", "chain", "slow_fast", "tree"} <= names
     assert registry.get("compressor", "pool") is Pool
+
+
+def test_a_cache_is_built_for_the_shape_of_a_language_model() -> None:
+    shape = LanguageShape(layers=2, hidden=32, heads=4, kv_heads=2, head_dim=8)
+    cache = registry.build("cache", {"name": "vst", "retention": 1 / 8}, shape=shape)
+    assert cache.shape is shape and cache.config.retention == 1 / 8
+    assert "0.25 and 0.333333" in error(lambda: registry.build("cache", {"name": "vst", "retention": 0.3}, shape=shape))
 
 
 def test_nothing_is_imported_before_it_is_asked_for(install: Install) -> None:

@@ -18,6 +18,7 @@ _EXPORTS = {
     "Mask": "vxl_lightning.maskers.base",
     "Selector": "vxl_lightning.selectors.base",
     "Selection": "vxl_lightning.selectors.base",
+    "CacheCompressor": "vxl_lightning.caches.base",
     "Encoder": "vxl_lightning.encoders.base",
     "build": "vxl_lightning.registry",
     "load_pretrained": "vxl_lightning.models.pretrained",

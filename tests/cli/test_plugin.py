@@ -61,6 +61,15 @@ def test_show_prints_origin_traits_and_parameters_with_their_help(capsys: pytest
     assert "int" in row and "4" in row and "Frames that are pooled together." in row
 
 
+def test_caches_are_a_kind_like_any_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "list", "--kind", "cache"]) == 0
+    names = {line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert {"chunked", "full", "quantized", "vst"} <= names
+    assert main(["plugin", "show", "chunked"]) == 0
+    out = capsys.readouterr().out
+    assert "chunked (cache)" in out and "exact_at_one=False" in out and "Blocks before its own" in out
+
+
 def test_show_covers_every_kind_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "show", "uniform"]) == 0
     out = capsys.readouterr().out
@@ -81,9 +90,11 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "no selector 'pool'" in failure(capsys, "check", "pool", "--kind", "selector")
     assert "takes the NAME of one plugin, or --all" in failure(capsys, "check")
     assert "takes the NAME of one plugin, or --all" in failure(capsys, "check", "pool", "--all")
-    assert "kinds: compressor, masker, selector, encoder" in failure(capsys, "list", "--kind", "compresors")
+    assert "kinds: compressor, masker, selector, cache, encoder" in failure(capsys, "list", "--kind", "compresors")
     assert "lower-case letters" in failure(capsys, "new", "My-Method", "--kind", "masker", "--dir", str(tmp_path))
-    assert "no scaffold for kind 'encoder'" in failure(capsys, "new", "mine", "--kind", "encoder")
+    for kind in ("cache", "encoder"):
+        message = failure(capsys, "new", "mine", "--kind", kind)
+        assert f"no scaffold for kind '{kind}'" in message and "compressor, masker, selector" in message
     assert "a word of Python's own" in failure(capsys, "new", "none", "--kind", "masker", "--dir", str(tmp_path))
     (tmp_path / "vxl-mine").mkdir()
     assert "exists already" in failure(capsys, "new", "mine", "--kind", "masker", "--dir", str(tmp_path))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vxl_lightning import registry
 from vxl_lightning.encoders.base import EncodedFrames, Encoder
 from vxl_lightning.errors import UserError
 from vxl_lightning.maskers.base import Mask, Masker, hide_top
@@ -91,7 +92,7 @@ def test_unknown_name() -> None:
 
 
 def test_every_law_says_what_it_demands() -> None:
-    for kind in ("compressor", "masker", "selector", "encoder"):
+    for kind in registry.CONTRACTS:
         assert all(text.strip() for text in laws(kind).values())
 
 

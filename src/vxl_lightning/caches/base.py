@@ -6,12 +6,15 @@ forward pass it takes through hooks that are gone when the pass is over.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from vxl_lightning.caches.memory import Memory, Passage
+
+__all__ = ["CacheCompressor", "CacheState", "LanguageShape", "Memory", "Passage"]
 
 
 @dataclass(frozen=True)
@@ -36,109 +39,46 @@ class LanguageShape:
 
 
 @dataclass(frozen=True, eq=False)
-class Passage:
-    """Part of a prompt, embedded.
-
-    Attributes:
-        embeds: ``[n, hidden]``.
-        visual: ``[n]`` bool, True on visual tokens, False on the chat's head and on time text.
-        stretch: ``[n]`` int64, the stretch of frames that a place belongs to, its time text included; -1 for the head.
-            Never falls.
-    """
-
-    embeds: Tensor
-    visual: Tensor
-    stretch: Tensor
-
-    def __len__(self) -> int:
-        return len(self.embeds)
-
-    def part(self, begin: int, end: int) -> "Passage":
-        """Places ``begin:end``."""
-        return Passage(self.embeds[begin:end], self.visual[begin:end], self.stretch[begin:end])
-
-    @staticmethod
-    def joined(parts: Sequence["Passage"]) -> "Passage":
-        """One after another."""
-        names = ("embeds", "visual", "stretch")
-        return Passage(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
-
-
-@dataclass(frozen=True, eq=False)
-class Memory:
-    """Keys and values of every layer, ``[1, kv_heads, m, head_dim]`` each, the keys rotated to where they stand.
-
-    Attributes:
-        keys: a tensor a layer; m may differ between layers only where a method says so.
-        values: likewise.
-        position: of the token that follows.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    position: int
-
-    def __len__(self) -> int:
-        return max((int(k.shape[2]) for k in self.keys), default=0)
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (*self.keys, *self.values))
-
-    def take(self, index: Tensor) -> "Memory":
-        """Only the places ``index [m']``, the same in every layer."""
-        return replace(self, keys=[k[:, :, index] for k in self.keys], values=[v[:, :, index] for v in self.values])
-
-    def cut(self, begin: int, end: int) -> "Memory":
-        """Places ``begin:end``, as views."""
-        return replace(
-            self, keys=[k[:, :, begin:end] for k in self.keys], values=[v[:, :, begin:end] for v in self.values]
-        )
-
-    @staticmethod
-    def joined(parts: Sequence["Memory"], position: int) -> "Memory":
-        """One after another, as far as they hold anything."""
-        held = [p for p in parts if len(p)] or list(parts[:1])
-        layers = range(len(held[0].keys))
-        return Memory(
-            [torch.cat([p.keys[i] for p in held], 2) for i in layers],
-            [torch.cat([p.values[i] for p in held], 2) for i in layers],
-            position,
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class CacheState:
-    """What is left of a video that is being read; methods extend it.
+    """What is left of a prompt that is being read; methods extend it.
+
+    A state is never changed: reading gives a new one, so a question may be asked in between.
 
     Attributes:
         memory: keys and values, or None before anything was read.
         pending: places that wait for the rest of their window, or None.
-        visual: visual tokens read so far.
+        ended: the prompt was read to its end.
     """
 
     memory: Memory | None = None
     pending: Passage | None = None
-    visual: int = 0
-    extra: dict[str, Any] = field(default_factory=dict)
+    ended: bool = False
 
 
 class CacheCompressor(nn.Module, ABC):
     """Reads a prompt and keeps less of it than all keys and values.
 
-    Built as ``Class(Config(...), shape)`` with the `LanguageShape`; a subclass writes ``read``, ``recall`` and
-    ``kv_length``.
+    Built as ``Class(Config(...), shape)`` with the `LanguageShape`. A subclass writes ``kv_length`` and
+    ``read_window``, and where the defaults do not do, ``start``, ``ends`` and ``attended``. Callers use ``read`` and
+    ``recall``, which check what comes in, join what was cut apart, and hand whole windows on.
 
     Traits:
         trainable: has parameters that learn, through the answers' loss.
         needs_query: what is recalled depends on the question.
+        budget: ``exact`` when ``kv_length`` is the count, ``bound`` when it is the most that it can come to. Set on
+            the instance where the config decides.
+        exact_at_one: with ``retention=1`` nothing is lost: the answers are those of plain causal attention. Set on the
+            instance where the config decides.
+        stretches_per_group: stretches that are kept at one level of detail; the budget is met to one such group. Set
+            on the instance where the config decides.
         origin: paper and licence of the original.
-        exact_at_one: with ``retention=1`` nothing is lost: the answers are those of plain causal attention.
     """
 
     trainable: ClassVar[bool] = False
     needs_query: ClassVar[bool] = False
+    budget: ClassVar[str] = "exact"
     exact_at_one: ClassVar[bool] = True
+    stretches_per_group: int = 1
     origin: ClassVar[str] = ""
     api_version: ClassVar[str] = "1"
 
@@ -163,10 +103,39 @@ class CacheCompressor(nn.Module, ABC):
 
     @abstractmethod
     def kv_length(self, passage: Passage) -> int:
-        """Keys of a layer that are recalled after a whole prompt, text included: a function of ``visual`` and
-        ``stretch`` alone, exact."""
+        """Keys of a layer that are recalled after a whole prompt, text included (the most there can be where ``budget``
+        is ``bound``): a function of ``visual`` and ``stretch`` alone."""
 
     @abstractmethod
+    def read_window(self, model: Any, window: Passage, state: Any) -> CacheState:
+        """Read one whole window.
+
+        Args:
+            model: a transformers causal language model.
+            window: places between two of ``ends``.
+            state: of what came before; ``pending`` and ``ended`` are not for methods to touch.
+        """
+
+    def start(self) -> CacheState:
+        """What a prompt begins with."""
+        return CacheState()
+
+    def ends(self, waiting: Passage, last: bool) -> list[int]:
+        """Where the windows end that can be read now; the places behind the last end wait. All of them by default.
+
+        Where windows end may not depend on how the prompt was cut into parts.
+
+        Args:
+            waiting: places not yet read.
+            last: nothing follows them.
+        """
+        return [len(waiting)] if len(waiting) else []
+
+    def attended(self, model: Any, state: Any, query: Tensor | None) -> Memory:
+        """What a question attends to, of a prompt that has ended: all that is remembered by default."""
+        memory: Memory = state.memory
+        return memory
+
     def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
         """Read a prompt, or the next part of one.
 
@@ -177,24 +146,45 @@ class CacheCompressor(nn.Module, ABC):
             last: nothing follows; what waits for the rest of its window is finished.
 
         Raises:
-            ValueError: embeddings with NaN, or of another width.
+            ValueError: embeddings with NaN or of another width, stretches out of order, a prompt that has ended.
         """
+        self.check(passage)
+        state = self.start() if state is None else state
+        if state.ended:
+            raise ValueError(f"{type(self).__name__}: this prompt has ended; read its parts with last=False")
+        waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
+        begin = 0
+        for end in self.ends(waiting, last):
+            state = self.read_window(model, waiting.part(begin, end), state)
+            begin = end
+        rest = waiting.part(begin, len(waiting))
+        return replace(state, pending=rest if len(rest) else None, ended=last)
 
-    @abstractmethod
     def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
         """What a question attends to.
 
         Args:
+            model: that read the prompt.
             state: of a prompt that was read to its end.
             query: ``[q, hidden]``, the embedded question, for methods whose trait ``needs_query`` is set.
 
         Raises:
             ValueError: a query that is needed and missing, or a prompt not read to its end.
         """
+        name = type(self).__name__
+        if not state.ended:
+            raise ValueError(f"{name}: the prompt goes on; read its last part, or an empty one, with last=True")
+        if state.memory is None:
+            raise ValueError(f"{name}: the prompt was empty; there is nothing to recall")
+        if self.needs_query and query is None:
+            raise ValueError(f"{name} recalls by the question: pass query=[q, hidden]")
+        if query is not None:
+            self._check_embeds(query, "query")
+        return self.attended(model, state, query)
 
-    def nbytes(self, state: CacheState) -> int:
+    def nbytes(self, state: Any) -> int:
         """Bytes that a state holds for the language model."""
-        return 0 if state.memory is None else state.memory.nbytes
+        return 0 if state.memory is None else int(state.memory.nbytes)
 
     def check(self, passage: Passage) -> Passage:
         """What ``read`` can take.
@@ -203,42 +193,22 @@ class CacheCompressor(nn.Module, ABC):
             ValueError: another width than the language model's, NaN, stretches out of order.
         """
         name = type(self).__name__
-        if passage.embeds.ndim != 2 or passage.embeds.shape[1] != self.shape.hidden:
-            raise ValueError(
-                f"{name} was built for hidden={self.shape.hidden}, got embeds {tuple(passage.embeds.shape)}"
-            )
+        self._check_embeds(passage.embeds, "embeds")
         if len({len(passage.embeds), len(passage.visual), len(passage.stretch)}) != 1:
             raise ValueError(f"{name}: embeds, visual and stretch of a passage differ in length")
         if bool((passage.stretch[1:] < passage.stretch[:-1]).any()):
             raise ValueError(f"{name}: the stretches of a passage must not fall; lay it out in the order of time")
-        if not bool(torch.isfinite(passage.embeds).all()):
-            raise ValueError(f"{name}: embeds has NaN or infinite values; check the projector and its input")
         return passage
 
-    def asked(self, query: Tensor | None) -> Tensor:
-        """The question, where there is one.
-
-        Raises:
-            ValueError: there is none.
-        """
-        if query is None:
-            raise ValueError(f"{type(self).__name__} recalls by the question: pass query=[q, hidden]")
-        return query
+    def _check_embeds(self, embeds: Tensor, what: str) -> None:
+        name = type(self).__name__
+        if embeds.ndim != 2 or embeds.shape[1] != self.shape.hidden:
+            raise ValueError(f"{name} was built for hidden={self.shape.hidden}, got {what} {tuple(embeds.shape)}")
+        if not bool(torch.isfinite(embeds).all()):
+            raise ValueError(f"{name}: {what} has NaN or infinite values; check the projector and its input")
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
-        """Config keyword arguments of tiny instances for the conformance kit."""
+        """Config keyword arguments of tiny instances for the conformance kit, whose prompts have 4 visual tokens a
+        stretch."""
         return [{"retention": 1 / 2}, {"retention": 1 / 4}]
-
-
-def finished(state: CacheState, name: str) -> Memory:
-    """The memory of a prompt that was read to its end.
-
-    Raises:
-        ValueError: it was not, or is empty.
-    """
-    if state.memory is None:
-        raise ValueError(f"{name}: nothing was read; call read first")
-    if state.pending is not None and len(state.pending):
-        raise ValueError(f"{name}: {len(state.pending)} places wait for the rest of their window; read with last=True")
-    return state.memory

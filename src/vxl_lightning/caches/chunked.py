@@ -1,14 +1,47 @@
 """Blocks that read the recent past alone, and a memory in two levels of detail, chosen by the question."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vxl_lightning.caches.base import CacheCompressor, CacheState, Memory, Passage, finished
+from vxl_lightning.caches.base import CacheCompressor, CacheState, LanguageShape
 from vxl_lightning.caches.forward import forward, watched
+from vxl_lightning.caches.memory import Memory, Passage, ends
 from vxl_lightning.caches.relevance import group_scores, mean_keys
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """What is known of a block besides its keys and values.
+
+    Attributes:
+        visual: ``[n]`` bool, as in `Passage`.
+        stretch: ``[n]``, as in `Passage`.
+        means: ``[layers, stretches, kv_heads * head_dim]`` mean key, before rotation, of the visual tokens of every
+            stretch that has any.
+    """
+
+    visual: Tensor
+    stretch: Tensor
+    means: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkedState(CacheState):
+    """Attribute blocks: what was read."""
+
+    blocks: tuple[Block, ...] = ()
+
+    @property
+    def visual(self) -> Tensor:
+        return torch.cat([b.visual for b in self.blocks])
+
+    @property
+    def stretch(self) -> Tensor:
+        return torch.cat([b.stretch for b in self.blocks])
 
 
 class ChunkedPrefill(CacheCompressor):
@@ -19,9 +52,9 @@ class ChunkedPrefill(CacheCompressor):
     see is not computed, so time and memory of the attention grow linearly with the video.
 
     *Decoding.* Of every ``chunk`` stretches either all keys and values of the visual tokens are recalled, or those
-    averaged over ``pool`` neighbouring tokens; text always. The first, the second and the last chunk are recalled in
-    full, then the most relevant to the question, as many as ``retention`` allows. Relevance is the question's mean
-    query times the chunk's mean key, over all heads and layers (`relevance`).
+    averaged over ``pool`` neighbouring tokens; text always. As many chunks are recalled in full as ``retention``
+    allows: the first, the second and the last before any other, then the most relevant to the question. Relevance is
+    the question's mean query times the chunk's mean key, over all heads and layers (`relevance`).
 
     Follows Qin et al., "Video-XL-2" (arXiv 2506.19225) and its release (Apache-2.0, read, not copied). The release
     builds the blocks' attention as one dense mask, which saves nothing, and loads relevance from files that another
@@ -33,6 +66,7 @@ class ChunkedPrefill(CacheCompressor):
     """
 
     needs_query = True
+    budget = "bound"
     exact_at_one = False
     origin = "Video-XL-2 (arXiv 2506.19225; VectorSpaceLab/Video-XL, Apache-2.0); written from the paper"
 
@@ -54,135 +88,120 @@ class ChunkedPrefill(CacheCompressor):
             for name, least in (("block", 1), ("previous", -1), ("chunk", 1), ("pool", 1)):
                 if getattr(self, name) < least:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
+            if self.retention * self.pool < 1:
+                raise ValueError(
+                    f"retention={self.retention}: with pool={self.pool} no less than {1 / self.pool:.6g} is recalled; "
+                    f"raise retention, or set pool={-(-1 // self.retention):g}"
+                )
 
     config: Config
 
+    def __init__(self, config: Config, shape: LanguageShape) -> None:
+        super().__init__(config, shape)
+        self.stretches_per_group = config.chunk
+        self.exact_at_one = config.previous < 0  # type: ignore[misc]
+
     def kv_length(self, passage: Passage) -> int:
-        sizes = self._sizes(passage.visual, passage.stretch)
-        full = self._full_count(sizes)
-        short = [-(-n // self.config.pool) for n in sizes]
-        return int((~passage.visual).sum()) + self._total(sizes, short, full)
+        return int((~passage.visual).sum()) + self._detailed(self._sizes(passage.visual, passage.stretch))[1]
 
-    def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
-        self.check(passage)
-        state = state or CacheState(extra={"visual": [], "stretch": [], "keys": []})
-        waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
-        block = waiting.stretch.clamp(min=0) // self.config.block
-        change = (block[1:] != block[:-1]).nonzero()[:, 0] + 1
-        ends = [*change.tolist(), len(waiting)] if last and len(waiting) else change.tolist()
-        memory, begin = state.memory, 0
-        extra = {name: list(parts) for name, parts in state.extra.items()}
-        for end in ends:
-            part = waiting.part(begin, end)
-            seen = self._seen(memory, extra, int(block[begin]))
-            at = 0 if memory is None else memory.position
-            with watched(model, "k_proj") as keys:
-                _, new = forward(model, part.embeds, seen, torch.arange(at, at + len(part), device=block.device))
-            memory = new if memory is None else Memory.joined([memory, new], new.position)
-            extra["visual"].append(part.visual)
-            extra["stretch"].append(part.stretch)
-            extra["keys"].append(torch.stack([k[0].detach() for k in keys]))
-            begin = end
-        rest = waiting.part(begin, len(waiting))
-        return CacheState(memory, rest, state.visual + int(passage.visual.sum()), extra)
+    def start(self) -> ChunkedState:
+        return ChunkedState()
 
-    def _seen(self, memory: Memory | None, extra: dict[str, Any], block: int) -> Memory | None:
-        """What a block attends to besides itself."""
-        if memory is None or self.config.previous < 0:
-            return memory
-        visual, stretch = torch.cat(extra["visual"]), torch.cat(extra["stretch"])
-        recent = stretch.clamp(min=0) // self.config.block >= block - self.config.previous
-        return memory.take((~visual | recent).nonzero()[:, 0])
+    def ends(self, waiting: Passage, last: bool) -> list[int]:
+        return ends(waiting.starts(self.config.block), len(waiting), last)
 
-    def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
-        memory = finished(state, "chunked")
-        visual, stretch = torch.cat(state.extra["visual"]), torch.cat(state.extra["stretch"])
-        query = self.asked(query)
+    def read_window(self, model: Any, window: Passage, state: ChunkedState) -> ChunkedState:
+        at = 0 if state.memory is None else state.memory.position
+        position = torch.arange(at, at + len(window), device=window.embeds.device)
+        with watched(model, "k_proj") as keys:
+            _, new = forward(model, window.embeds, self._seen(state, int(window.stretch[0])), position)
+        number = torch.full_like(window.stretch, -1)
+        found, number[window.visual] = torch.unique(window.stretch[window.visual], return_inverse=True)
+        block = Block(window.visual, window.stretch, mean_keys(keys, number, len(found)))
+        memory = new if state.memory is None else Memory.joined([state.memory, new], new.position)
+        return replace(state, memory=memory, blocks=(*state.blocks, block))
+
+    def _seen(self, state: ChunkedState, stretch: int) -> Memory | None:
+        """What the block that begins with ``stretch`` attends to besides itself."""
+        if state.memory is None or self.config.previous < 0:
+            return state.memory
+        recent = state.stretch // self.config.block >= stretch // self.config.block - self.config.previous
+        return state.memory.take((~state.visual | recent).nonzero()[:, 0])
+
+    def attended(self, model: Any, state: ChunkedState, query: Tensor | None) -> Memory:
+        memory, visual, stretch = state.memory, state.visual, state.stretch
+        assert query is not None and memory is not None  # recall has asked for both
         sizes = self._sizes(visual, stretch)
-        if self._full_count(sizes) >= len(sizes):
+        count = self._detailed(sizes)[0]
+        if count == len(sizes):
             return memory
-        chunk = torch.where(visual, stretch // self.config.chunk, -1)
-        number = torch.unique(chunk[visual], return_inverse=True)[1]
-        chunk[visual] = number
-        keys = mean_keys([k[None] for k in torch.cat(state.extra["keys"], 1)], chunk, len(sizes))
+        means = torch.cat([b.means for b in state.blocks], 1)
+        numbers, tokens = torch.unique(stretch[visual], return_counts=True)
+        chunk = torch.unique(numbers // self.config.chunk, return_inverse=True)[1]
+        total = means.new_zeros(len(means), len(sizes), means.shape[2]).index_add(1, chunk, means * tokens[:, None])
+        keys = total / torch.tensor(sizes, device=means.device)[:, None]
         # Text is what the question reads before it is decided what else it reads.
         text = memory.take((~visual).nonzero()[:, 0])
         scores = group_scores(model, self.shape, text, query, keys).mean(0)
-        return _two_levels(memory, visual, chunk, self._level(scores, sizes), self.config.pool)
+        scores[_always(len(sizes))] = float("inf")
+        full = torch.zeros_like(scores, dtype=torch.bool)
+        full[scores.argsort(descending=True, stable=True)[:count]] = True
+        return _two_levels(memory, visual, chunk.repeat_interleave(tokens), full, self.config.pool)
+
+    def nbytes(self, state: ChunkedState) -> int:
+        return super().nbytes(state) + sum(int(b.means.nbytes) for b in state.blocks)
 
     def _sizes(self, visual: Tensor, stretch: Tensor) -> list[int]:
         """Visual tokens of every chunk."""
         return torch.unique(stretch[visual] // self.config.chunk, return_counts=True)[1].tolist()  # type: ignore[no-any-return]
 
-    def _full_count(self, sizes: list[int]) -> int:
-        """Chunks in full that the budget allows, those that always are included.
-
-        Raises:
-            ValueError: it does not allow them; the least retention that does is named.
-        """
-        if not sizes:
-            return 0
-        short = [-(-n // self.config.pool) for n in sizes]
-        budget = int(self.config.retention * sum(sizes) + 0.5)
-        forced = min(3, len(sizes))
-        if self._total(sizes, short, forced) > budget:
-            least = self._total(sizes, short, forced) / sum(sizes)
-            raise ValueError(
-                f"retention={self.config.retention:.6g} does not hold the first two and the last of {len(sizes)} chunks"
-                f" in full, the others pooled by {self.config.pool}; the least that does is {least:.6g}; or set pool "
-                "higher or chunk lower"
-            )
-        counts = range(forced, len(sizes) + 1)
-        return max(n for n in counts if self._total(sizes, short, n) <= budget)
-
-    def _total(self, sizes: list[int], short: list[int], full: int) -> int:
-        """Visual tokens recalled with ``full`` chunks in full: the always full ones and the largest others."""
-        forced = {0, 1, len(sizes) - 1} & set(range(len(sizes)))
-        gains = sorted((sizes[i] - short[i] for i in range(len(sizes)) if i not in forced), reverse=True)
-        always = sum(sizes[i] if i in forced else short[i] for i in range(len(sizes)))
-        return always + sum(gains[: max(full - len(forced), 0)])
-
-    def _level(self, scores: Tensor, sizes: list[int]) -> Tensor:
-        """``[chunks]`` bool, which are recalled in full."""
-        count = self._full_count(sizes)
-        wanted = scores.clone()
-        wanted[torch.tensor(sorted({0, min(1, len(sizes) - 1), len(sizes) - 1}))] = float("inf")
-        full = torch.zeros(len(sizes), dtype=torch.bool)
-        full[wanted.cpu().argsort(descending=True, stable=True)[:count]] = True
-        return full
+    def _detailed(self, sizes: list[int]) -> tuple[int, int]:
+        """How many chunks the budget recalls in full, and the most visual tokens that all then come to."""
+        pooled = [-(-n // self.config.pool) for n in sizes]
+        gains = [n - p for n, p in zip(sizes, pooled, strict=True)]
+        first = _always(len(sizes))
+        others = sorted((gain for i, gain in enumerate(gains) if i not in first), reverse=True)
+        totals = list(accumulate([gains[i] for i in first] + others, initial=sum(pooled)))
+        budget = max(int(self.config.retention * sum(sizes) + 0.5), totals[0])
+        count = max(i for i, total in enumerate(totals) if total <= budget)
+        return count, totals[count]
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
-        return [{"retention": 1 / 2, "block": 2, "previous": 1, "chunk": 1}, {"retention": 0.7, "chunk": 2, "pool": 2}]
+        return [
+            {"retention": 1 / 2, "block": 2, "previous": 1, "chunk": 1},
+            {"retention": 0.7, "block": 3, "previous": -1, "chunk": 2, "pool": 2},
+        ]
+
+
+def _always(chunks: int) -> list[int]:
+    """Chunks that come before any other: the first, the second and the last."""
+    return sorted({0, 1, chunks - 1} & set(range(chunks)))
 
 
 def _two_levels(memory: Memory, visual: Tensor, chunk: Tensor, full: Tensor, pool: int) -> Memory:
-    """All text, full chunks as they are, and of the others the means of ``pool`` neighbouring tokens."""
-    n = len(visual)
-    detailed = ~visual | full.to(chunk.device)[chunk.clamp(min=0)]
-    # Every place that stays or begins a pooled run is a new place; the others join the run before them.
-    same = torch.zeros(n, dtype=torch.bool, device=visual.device)
-    within = torch.zeros(n, dtype=torch.long, device=visual.device)
-    for c in torch.unique(chunk[~detailed]).tolist():
-        places = ((chunk == c) & ~detailed).nonzero()[:, 0]
-        within[places] = torch.arange(len(places), device=places.device)
-        same[places] = within[places] % pool != 0
-    owner = _owners(same, detailed)
-    count = int(owner.max()) + 1
-    size = torch.bincount(owner, minlength=count).to(memory.keys[0].dtype)[None, None, :, None]
+    """All text, full chunks as they are, and of the others the means of ``pool`` neighbouring tokens.
+
+    Args:
+        memory: of n places.
+        visual: ``[n]`` bool.
+        chunk: of every visual token, in order.
+        full: ``[chunks]`` bool.
+        pool: neighbours that are averaged; text may stand between them.
+    """
+    tokens = torch.bincount(chunk, minlength=len(full))
+    rank = torch.arange(len(chunk), device=chunk.device) - (tokens.cumsum(0) - tokens)[chunk]
+    pooled, joins = torch.zeros_like(visual), torch.zeros_like(visual)
+    pooled[visual] = ~full[chunk]
+    joins[visual] = ~full[chunk] & (rank % pool != 0)
+    # A place that joins goes where the last run of pooled tokens began; every other one is a place of its own.
+    place = (~joins).long().cumsum(0) - 1
+    begun = torch.where(pooled & ~joins, place, -1).cummax(0).values
+    place = torch.where(joins, begun, place)
+    size = torch.bincount(place)[None, None, :, None]
 
     def mean(x: Tensor) -> Tensor:
-        shape = (*x.shape[:2], count, x.shape[3])
-        return x.new_zeros(shape).index_add(2, owner, x) / size
+        total = torch.zeros(*x.shape[:2], size.shape[2], x.shape[3], device=x.device)
+        return (total.index_add(2, place, x.float()) / size).to(x.dtype)
 
     return Memory([mean(k) for k in memory.keys], [mean(v) for v in memory.values], memory.position)
-
-
-def _owners(joins: Tensor, detailed: Tensor) -> Tensor:
-    """``[n]`` the new place of every old one; one that joins goes where the last pooled run began.
-
-    Text may stand between two tokens of a run: time text is inside a chunk.
-    """
-    new = (~joins).long().cumsum(0) - 1
-    starts = torch.where(~joins & ~detailed, new, torch.full_like(new, -1))
-    return torch.where(joins, starts.cummax(0).values, new)

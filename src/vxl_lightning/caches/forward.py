@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vxl_lightning.caches.base import Memory
+from vxl_lightning.caches.memory import Memory
 
 
 def attentions(model: Any) -> list[Any]:
@@ -64,6 +64,13 @@ def forward(
     return states, new
 
 
+def extended(model: Any, embeds: Tensor, memory: Memory | None) -> Memory:
+    """What is remembered with ``embeds [n, hidden]`` read after it: plain causal attention."""
+    begin = 0 if memory is None else memory.position
+    new = forward(model, embeds, memory, torch.arange(begin, begin + len(embeds), device=embeds.device))[1]
+    return new if memory is None else Memory.joined([memory, new], new.position)
+
+
 @lru_cache
 def _cache_name(function: Callable[..., Any]) -> str:
     """What a model's ``forward`` calls its cache, which newer versions of transformers renamed."""
@@ -79,13 +86,13 @@ def turned(model: Any, keys: list[Tensor], by: Tensor) -> list[Tensor]:
     rotary = getattr(model.base_model, "rotary_emb", None)
     if rotary is None:
         raise ValueError(f"{type(model).__name__} has no rotary_emb; its keys cannot be moved to other positions")
-    cos, sin = rotary(keys[0], by[None])
+    cos, sin = rotary(keys[0].float(), by[None])  # in float32: the keys were rounded once already
     scale = getattr(rotary, "attention_scaling", 1.0)  # is in the keys already
     cos, sin = (cos / scale).unsqueeze(1), (sin / scale).unsqueeze(1)
     size = cos.shape[-1]
 
     def turn(k: Tensor) -> Tensor:
-        part = k[..., :size]
+        part = k[..., :size].float()
         a, b = part.chunk(2, -1)
         moved = part * cos + torch.cat([-b, a], -1) * sin
         return torch.cat([moved.to(k.dtype), k[..., size:]], -1)
@@ -96,10 +103,10 @@ def turned(model: Any, keys: list[Tensor], by: Tensor) -> list[Tensor]:
 @contextmanager
 def watched(model: Any, part: str) -> Iterator[list[Tensor]]:
     """Collects what ``q_proj`` or ``k_proj`` of every layer gives in the next pass: ``[1, n, heads * head_dim]`` each,
-    before any rotation."""
+    before any rotation and without gradient."""
     seen: list[Tensor] = []
     with ExitStack() as stack:
         for attention in attentions(model):
-            hook = getattr(attention, part).register_forward_hook(lambda _m, _i, out: seen.append(out))
+            hook = getattr(attention, part).register_forward_hook(lambda _m, _i, out: seen.append(out.detach()))
             stack.callback(hook.remove)
         yield seen

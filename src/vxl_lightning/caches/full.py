@@ -1,17 +1,14 @@
 """Nothing is lost: plain causal attention. The row that every other cache compressor compares with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from vxl_lightning.caches.base import CacheCompressor, CacheState, Memory, Passage, finished
-from vxl_lightning.caches.forward import forward
+from vxl_lightning.caches.base import CacheCompressor, CacheState, Passage
+from vxl_lightning.caches.forward import extended
 
 
 class FullCache(CacheCompressor):
-    """All keys and values of the whole prompt."""
+    """All keys and values of the whole prompt, each part read as it comes."""
 
     origin = "Baseline; written here from scratch"
 
@@ -27,19 +24,8 @@ class FullCache(CacheCompressor):
     def kv_length(self, passage: Passage) -> int:
         return len(passage)
 
-    def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
-        self.check(passage)
-        state = state or CacheState()
-        if not len(passage):
-            return state
-        begin = 0 if state.memory is None else state.memory.position
-        position = torch.arange(begin, begin + len(passage), device=passage.embeds.device)
-        _, new = forward(model, passage.embeds, state.memory, position)
-        memory = new if state.memory is None else Memory.joined([state.memory, new], new.position)
-        return CacheState(memory, None, state.visual + int(passage.visual.sum()))
-
-    def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
-        return finished(state, "full")
+    def read_window(self, model: Any, window: Passage, state: CacheState) -> CacheState:
+        return replace(state, memory=extended(model, window.embeds, state.memory))
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:

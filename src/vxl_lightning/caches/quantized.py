@@ -8,53 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vxl_lightning.caches.base import CacheCompressor, CacheState, Memory, Passage, finished
-from vxl_lightning.caches.forward import forward, turned, watched
+from vxl_lightning.caches.base import CacheCompressor, CacheState
+from vxl_lightning.caches.forward import extended, forward, turned, watched
+from vxl_lightning.caches.memory import Memory, Passage, ends, sizes
+from vxl_lightning.caches.packed import Packed
 from vxl_lightning.caches.relevance import group_scores, mean_keys
-
-
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """A tensor ``[..., m, d]`` in 4 or 2 bits: an asymmetric grid of its own for every channel over the m places.
-
-    Attributes:
-        codes: uint8, several codes a byte along m.
-        low: ``[..., 1, d]``, the value of code 0.
-        step: ``[..., 1, d]``, what one code more adds; a value is off by half of it at most.
-        bits: of a code.
-        length: m.
-    """
-
-    codes: Tensor
-    low: Tensor
-    step: Tensor
-    bits: int
-    length: int
-
-    @classmethod
-    def of(cls, x: Tensor, bits: int) -> "Packed":
-        low, high = x.float().amin(-2, keepdim=True), x.float().amax(-2, keepdim=True)
-        # The grid is what its stored end and step say, so that rounding them does not add to the error.
-        low = low.to(x.dtype)
-        step = ((high - low.float()) / (2**bits - 1)).to(x.dtype)
-        level = ((x.float() - low.float()) / step.float().clamp(min=1e-12)).round().clamp(0, 2**bits - 1)
-        each = 8 // bits
-        level = F.pad(level.to(torch.uint8), (0, 0, 0, -x.shape[-2] % each))
-        parts = level.unflatten(-2, (-1, each))
-        shift = bits * torch.arange(each, device=x.device, dtype=torch.uint8)[:, None]
-        codes = (parts << shift).sum(-2, dtype=torch.uint8)
-        return cls(codes, low, step, bits, int(x.shape[-2]))
-
-    def restored(self) -> Tensor:
-        each = 8 // self.bits
-        shift = self.bits * torch.arange(each, device=self.codes.device, dtype=torch.uint8)[:, None]
-        level: Tensor = (self.codes.unsqueeze(-2) >> shift) & (2**self.bits - 1)
-        x: Tensor = level.flatten(-3, -2)[..., : self.length, :].to(self.step.dtype)
-        return x * self.step + self.low
-
-    @property
-    def nbytes(self) -> int:
-        return sum(t.numel() * t.element_size() for t in (self.codes, self.low, self.step))
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +25,6 @@ class Group:
         mean: ``[layers, kv_heads * head_dim]`` mean key before rotation.
         at: position of its first place when it was read.
         size: m.
-        visual: visual tokens among them.
     """
 
     keys: Tensor | Packed
@@ -75,7 +32,6 @@ class Group:
     mean: Tensor
     at: int
     size: int
-    visual: int
 
     def packed(self, bits: int) -> "Group":
         assert isinstance(self.keys, Tensor) and isinstance(self.values, Tensor)
@@ -84,6 +40,21 @@ class Group:
     @property
     def nbytes(self) -> int:
         return int(self.keys.nbytes + self.values.nbytes + self.mean.nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedState(CacheState):
+    """What is left of a stream: its ``memory`` is the chat's head alone.
+
+    Attributes:
+        groups: stretches that are remembered, packed ones first.
+        seen: stretches there were.
+        largest: places of the largest of them.
+    """
+
+    groups: tuple[Group, ...] = ()
+    seen: int = 0
+    largest: int = 0
 
 
 class QuantizedMemory(CacheCompressor):
@@ -100,10 +71,12 @@ class QuantizedMemory(CacheCompressor):
     Follows Chen et al., "StreamingTOM" (CVPR 2026, arXiv 2510.18269): 4 bits, recall under 12,544 tokens, a window of
     4,800. Written from the published definition; the code has no licence and was not read. There a group is the 50
     tokens of a frame and lies in 4 bits at once; here groups in the window stay as they are, since they are needed
-    raw anyway. One choice of groups serves all layers (scores averaged over them). ``store`` is this project's own.
+    raw anyway. One choice of groups serves all layers (scores averaged over them). In training, rounding passes
+    gradients on as they are. ``store`` is this project's own.
     """
 
     needs_query = True
+    budget = "bound"
     exact_at_one = False
     origin = "StreamingTOM (arXiv 2510.18269; no licence); clean-room from the published definition"
 
@@ -132,76 +105,62 @@ class QuantizedMemory(CacheCompressor):
 
     def kv_length(self, passage: Passage) -> int:
         """The most that a choice of groups can come to; exact where all have the same size."""
-        text = int((passage.stretch < 0).sum())
-        number, sizes = torch.unique(passage.stretch[passage.stretch >= 0], return_counts=True)
-        visual = [int((passage.visual & (passage.stretch == n)).sum()) for n in number]
-        count = self._count(sizes.tolist(), visual)
-        return text + int(sum(sorted(sizes.tolist(), reverse=True)[:count]))
+        size = passage.stretch[passage.stretch >= 0].unique(return_counts=True)[1]
+        if not len(size):
+            return len(passage)
+        raw = int((size.flip(0).cumsum(0) <= self.config.window).sum())
+        count = self._count(len(size), int(size.max()), min(len(size), raw + (self.config.store or len(size))))
+        return len(passage) - int(size.sum()) + int(size.sort(descending=True).values[:count].sum())
 
-    @torch.no_grad()
-    def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
-        self.check(passage)
-        state = state or CacheState(extra={"groups": []})
-        waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
-        groups: list[Group] = list(state.extra["groups"])
-        head = state.memory
-        if head is None:
-            first = int((waiting.stretch < 0).sum())
-            if first == len(waiting) and not last:
-                return replace(state, pending=waiting)
-            position = torch.arange(first, device=passage.embeds.device)
-            head = forward(model, waiting.embeds[:first], None, position)[1] if first else _nothing(self, waiting)
-            waiting = waiting.part(first, len(waiting))
-        block = waiting.stretch // self.config.block
-        change = (block[1:] != block[:-1]).nonzero()[:, 0] + 1
-        ends = [*change.tolist(), len(waiting)] if last and len(waiting) else change.tolist()
-        begin = 0
-        for end in ends:
-            groups = self._remember(groups + self._read_block(model, waiting.part(begin, end), head, groups))
-            begin = end
-        rest = waiting.part(begin, len(waiting))
-        return CacheState(head, rest, state.visual + int(passage.visual.sum()), {"groups": groups})
+    def start(self) -> QuantizedState:
+        return QuantizedState()
 
-    def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
-        head, groups = finished(state, "quantized"), state.extra["groups"]
-        query = self.asked(query)
-        count = self._count([g.size for g in groups], [g.visual for g in groups])
+    def ends(self, waiting: Passage, last: bool) -> list[int]:
+        return ends(waiting.starts(self.config.block), len(waiting), last)
+
+    def read_window(self, model: Any, window: Passage, state: QuantizedState) -> QuantizedState:
+        if int(window.stretch[0]) < 0:
+            return replace(state, memory=extended(model, window.embeds, state.memory))
+        head = _nothing(self, window) if state.memory is None else state.memory
+        found = self._read_block(model, window, head, state.groups)
+        return replace(
+            state,
+            memory=head,
+            groups=self._remember([*state.groups, *found]),
+            seen=state.seen + len(found),
+            largest=max(state.largest, *(g.size for g in found)),
+        )
+
+    def attended(self, model: Any, state: QuantizedState, query: Tensor | None) -> Memory:
+        assert query is not None and state.memory is not None  # recall has asked for both
+        groups = state.groups
+        count = self._count(state.seen, state.largest, len(groups))
         if count < len(groups):
             keys = torch.stack([g.mean for g in groups], 1)
-            scores = group_scores(model, self.shape, head, query, keys).mean(0)
+            scores = group_scores(model, self.shape, state.memory, query, keys).mean(0)
             chosen = scores.argsort(descending=True, stable=True)[:count].sort().values.tolist()
-            groups = [groups[i] for i in chosen]
-        return _laid_out(model, head, groups)
+            groups = tuple(groups[i] for i in chosen)
+        return _laid_out(model, state.memory, groups)
 
-    def nbytes(self, state: CacheState) -> int:
-        """Bytes that a state holds, packed as it is."""
-        head = 0 if state.memory is None else state.memory.nbytes
-        return head + int(sum(g.nbytes for g in state.extra["groups"]))
+    def nbytes(self, state: QuantizedState) -> int:
+        return super().nbytes(state) + sum(g.nbytes for g in state.groups)
 
-    def _read_block(self, model: Any, block: Passage, head: Memory, groups: list[Group]) -> list[Group]:
+    def _read_block(self, model: Any, block: Passage, head: Memory, groups: Sequence[Group]) -> list[Group]:
         """The groups of one block, read after the head and the window."""
         before = _laid_out(model, head, [g for g in groups if isinstance(g.keys, Tensor)])
         at = before.position
         with watched(model, "k_proj") as seen:
             _, new = forward(model, block.embeds, before, torch.arange(at, at + len(block), device=block.embeds.device))
-        number, sizes = torch.unique_consecutive(block.stretch, return_counts=True)
-        group = torch.arange(len(number), device=sizes.device).repeat_interleave(sizes)
-        means = mean_keys(seen, group, len(number))
-        keys, values = torch.cat(new.keys), torch.cat(new.values)
-        found, begin = [], 0
-        for i, size in enumerate(sizes.tolist()):
-            part = slice(begin, begin + size)
-            visual = int(block.visual[part].sum())
-            # Copies, or every group would hold on to its whole block.
-            found.append(
-                Group(
-                    keys[:, :, part].clone(), values[:, :, part].clone(), means[:, i].clone(), at + begin, size, visual
-                )
-            )
-            begin += size
-        return found
+        starts = block.starts(1)
+        lengths = sizes(starts, len(block))
+        number = torch.unique_consecutive(block.stretch, return_inverse=True)[1]
+        means = mean_keys(seen, number, len(lengths))
+        # Copies, or every group would hold on to its whole block.
+        keys = [k.clone() for k in torch.cat(new.keys).split(lengths, 2)]
+        values = [v.clone() for v in torch.cat(new.values).split(lengths, 2)]
+        return [Group(keys[i], values[i], means[:, i].clone(), at + starts[i], size) for i, size in enumerate(lengths)]
 
-    def _remember(self, groups: list[Group]) -> list[Group]:
+    def _remember(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         """Pack what has left the window, and forget what the store has no place for."""
         total, kept = 0, []
         for group in reversed(groups):
@@ -213,23 +172,24 @@ class QuantizedMemory(CacheCompressor):
         while self.config.store and outside > self.config.store:
             means = torch.stack([g.mean.flatten() for g in kept[:outside]])
             alike = F.cosine_similarity(means[1:], means[:-1], dim=-1).round(decimals=5)
-            del kept[int(alike.argmax()) + 1 if outside > 1 else 0]
+            del kept[int(alike.argmax()) + 1]
             outside -= 1
-        return kept
+        return tuple(kept)
 
-    def _count(self, sizes: Sequence[int], visual: Sequence[int]) -> int:
+    def _count(self, seen: int, largest: int, held: int) -> int:
         """Groups that are recalled: as many as the budgets hold where all are as large as the largest."""
-        if not sizes:
+        if not held:
             return 0
-        wanted = int(self.config.retention * len(sizes) + 0.5)
-        most: int = self.config.most // max(sizes)
-        return max(1, min(wanted, most, len(sizes)))
+        wanted = int(self.config.retention * seen + 0.5)
+        most: int = self.config.most // largest
+        return max(1, min(wanted, most, held))
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
         return [
             {"retention": 1 / 2, "window": 12, "block": 2},
             {"retention": 1 / 4, "bits": 2, "window": 0, "block": 1},
+            {"retention": 1 / 4, "window": 12, "block": 3, "store": 10},
         ]
 
 

@@ -2,17 +2,25 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vxl_lightning.caches.base import CacheCompressor, CacheState, LanguageShape, Memory, Passage, finished
-from vxl_lightning.caches.forward import attentions, forward, turned
+from vxl_lightning.caches.base import CacheCompressor, CacheState, LanguageShape
+from vxl_lightning.caches.forward import attentions, extended, forward, turned
+from vxl_lightning.caches.memory import Memory, Passage, ends, sizes
 
 Windows = Literal["fixed", "dynamic"]
+
+
+@dataclass(frozen=True, eq=False)
+class WindowedState(CacheState):
+    """Attribute ratio: visual tokens that one VST of this prompt stands for."""
+
+    ratio: int = 1
 
 
 class VisualSummarization(CacheCompressor):
@@ -30,7 +38,8 @@ class VisualSummarization(CacheCompressor):
     time text), so that none is cut. The ratios of a training run are drawn a step (``ratios``), as in the release;
     evaluation uses ``retention``. The paper's dynamic windows, which its release does not hold, are
     ``windows="dynamic"``: a window ends where what is shown changes most (`depths`). Text stays as it is, which the
-    original has none of among its visual tokens. With ``retention=1`` nothing is inserted and nothing forgotten.
+    original has none of among its visual tokens. In the last layer a VST has no query of its own: nothing reads what it
+    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten.
     """
 
     trainable = True
@@ -45,10 +54,10 @@ class VisualSummarization(CacheCompressor):
         least: int = 2
         """Fewest stretches of a dynamic window."""
         ratios: list[int] = field(default_factory=list)
-        """Compression ratios of which every training step draws one, such as [2, 4, 8]; empty trains at ``retention``
-        alone."""
+        """Compression ratios of which every prompt draws one in training, such as [2, 4, 8]; empty trains at
+        ``retention`` alone."""
         seed: int = 0
-        """Of the draws; which step it is, a checkpoint knows."""
+        """Of the draws; how many there were, a checkpoint knows."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
@@ -68,98 +77,103 @@ class VisualSummarization(CacheCompressor):
                 raise ValueError(f"ratios={self.ratios}: each must be at least 2")
 
     config: Config
-    steps: Tensor
+    drawn: Tensor
 
     def __init__(self, config: Config, shape: LanguageShape) -> None:
         super().__init__(config, shape)
-        sizes = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
-        # What a VST asks for in the last layer reaches nothing: its output is not read, and its key and value are made.
+        self.budget = "exact" if config.windows == "fixed" else "bound"  # type: ignore[misc]
+        heads = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
+        # What a VST asks for in the last layer, nothing reads: it has no query there.
         self.projections = nn.ModuleList(
             nn.ModuleDict(
                 {
                     name: nn.Linear(shape.hidden, n * shape.head_dim, bias=shape.bias)
-                    for name, n in sizes.items()
+                    for name, n in heads.items()
                     if name != "q" or layer < shape.layers - 1
                 }
             )
             for layer in range(shape.layers)
         )
         self.token = nn.Parameter(torch.zeros(shape.hidden))
-        # Training steps so far: a resumed run draws the ratios that the uninterrupted one would have drawn.
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        # Draws so far: a resumed run draws the ratios that the uninterrupted one would have drawn.
+        self.register_buffer("drawn", torch.zeros((), dtype=torch.long))
+
+    def _pairs(self, model: Any) -> Iterator[tuple[nn.Linear, Any]]:
+        """Each projection of the VSTs with the language model's."""
+        for own, attention in zip(self.projections, attentions(model), strict=True):
+            for name, projection in cast(nn.ModuleDict, own).items():
+                yield cast(nn.Linear, projection), getattr(attention, f"{name}_proj")
 
     def start_from(self, model: Any) -> None:
         """Projections as the language model's, the token as its mean embedding."""
         with torch.no_grad():
-            for own, attention in zip(self.projections, attentions(model), strict=True):
-                for name, projection in own.items():  # type: ignore[operator]
-                    theirs = getattr(attention, f"{name}_proj")
-                    theirs = getattr(theirs, "base_layer", theirs)  # under LoRA
-                    projection.load_state_dict(theirs.state_dict())
+            for own, theirs in self._pairs(model):
+                own.load_state_dict(getattr(theirs, "base_layer", theirs).state_dict())  # the layer under LoRA
             self.token.copy_(model.get_input_embeddings().weight.float().mean(0))
 
     def kv_length(self, passage: Passage) -> int:
-        text = int((~passage.visual).sum())
-        if self.config.windows == "dynamic":
-            raise ValueError(
-                "windows=dynamic: how many tokens stay depends on what is shown; it is known after reading"
-            )
-        ratio = round(1 / self.config.retention)
-        starts = _starts(passage.stretch, self.config.window)
-        return text + sum(-(-int(part.sum()) // ratio) for part in _split(passage.visual, starts))
+        ratio, longest = round(1 / self.config.retention), self.config.window
+        fixed = self.config.windows == "fixed"
+        parts = passage.visual.split(sizes(passage.starts(longest if fixed else 1), len(passage)))
+        visual = [int(part.sum()) for part in parts]
+        if fixed:
+            summaries = sum(-(-n // ratio) for n in visual)
+        else:
+            head = int((passage.stretch[:1] < 0).sum())  # a window of its own
+            summaries = most(visual[head:], self.config.least, longest, ratio)
+        return int((~passage.visual).sum()) + summaries
 
-    def read(self, model: Any, passage: Passage, state: CacheState | None = None, last: bool = True) -> CacheState:
-        self.check(passage)
-        state = state or CacheState(extra={"ratio": self._ratio()})
-        ratio: int = state.extra["ratio"]
-        waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
-        memory, begin = state.memory, 0
-        ends = self._ends(waiting, last)
-        for end in ends:
-            memory = self._window(model, waiting.part(begin, end), memory, ratio)
-            begin = end
-        rest = waiting.part(begin, len(waiting))
-        return CacheState(memory, rest, state.visual + int(passage.visual.sum()), state.extra)
-
-    def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
-        return finished(state, "vst")
+    def start(self) -> WindowedState:
+        return WindowedState(ratio=self._ratio())
 
     def _ratio(self) -> int:
         """Visual tokens a VST, for one prompt."""
         if not (self.training and self.config.ratios):
             return round(1 / self.config.retention)
-        draw = torch.Generator().manual_seed(self.config.seed * 1_000_003 + int(self.steps))
-        self.steps += 1
+        draw = torch.Generator().manual_seed(self.config.seed * 1_000_003 + int(self.drawn))
+        self.drawn += 1
         return int(self.config.ratios[int(torch.randint(len(self.config.ratios), (), generator=draw))])
 
-    def _ends(self, passage: Passage, last: bool) -> list[int]:
-        """Where the windows end that can be read now; the head is read with the first one."""
-        stretch = passage.stretch
-        if not len(stretch):
-            return []
-        if self.config.windows == "fixed":
-            starts = _starts(stretch, self.config.window)
-        else:
-            starts = _dynamic(passage, self.config.least, self.config.window)
-        # The last window may go on in the next part.
-        return [*starts[1:], len(stretch)] if last else starts[1:]
+    def ends(self, waiting: Passage, last: bool) -> list[int]:
+        fixed = self.config.windows == "fixed"
+        # The last window, and the last stretch, may go on in the next part.
+        starts = waiting.starts(self.config.window) if fixed else self._dynamic(waiting, last)
+        return ends(starts, len(waiting), last)
 
-    def _window(self, model: Any, window: Passage, memory: Memory | None, ratio: int) -> Memory:
-        """Read one window and give the memory with what it leaves."""
-        begin = 0 if memory is None else len(memory)
+    def _dynamic(self, waiting: Passage, last: bool) -> list[int]:
+        """Where windows of ``least`` to ``window`` stretches begin: each at the deepest change that its limits allow.
+
+        A window's end depends on the stretches up to the most it may hold, and they must be complete: so a video cut
+        into parts has the same windows.
+        """
+        least, longest = self.config.least, self.config.window
+        starts = waiting.starts(1)
+        lengths = sizes(starts, len(waiting))
+        parts = zip(waiting.embeds.detach().float().split(lengths), waiting.visual.split(lengths), strict=True)
+        means = [embeds[visual].sum(0) for embeds, visual in parts]  # as far as their direction goes
+        begin = int((waiting.stretch[:1] < 0).sum())  # the head is a window of its own
+        found, complete = starts[: begin + 1], len(starts) - (not last)
+        while complete - begin > longest:
+            near = torch.stack(means[begin : begin + longest + 1])
+            depth = depths(F.cosine_similarity(near[:-1], near[1:], dim=-1)).round(decimals=5)
+            begin += least + int(depth[least - 1 :].argmax())
+            found.append(starts[begin])
+        return found
+
+    def read_window(self, model: Any, window: Passage, state: WindowedState) -> WindowedState:
+        if state.ratio == 1:
+            return replace(state, memory=extended(model, window.embeds, state.memory))
+        begin = 0 if state.memory is None else len(state.memory)
         device = window.embeds.device
-        if ratio == 1:
-            position = torch.arange(begin, begin + len(window), device=device)
-            _, new = forward(model, window.embeds, memory, position)
-            return new if memory is None else Memory.joined([memory, new], new.position)
-        embeds, summary, stays = self._interleaved(window, ratio)
+        embeds, summary, stays = self._interleaved(window, state.ratio)
         position = torch.arange(begin, begin + len(embeds), device=device)
         with self._own_projections(model, summary):
-            _, new = forward(model, embeds, memory, position)
+            _, new = forward(model, embeds, state.memory, position)
         kept = new.take(stays)
         moved = torch.arange(begin, begin + len(stays), device=device) - position[stays]
         kept = Memory(turned(model, kept.keys, moved), kept.values, begin + len(stays))
-        return kept if memory is None else Memory.joined([memory, kept], kept.position)
+        memory = kept if state.memory is None else Memory.joined([state.memory, kept], kept.position)
+        return replace(state, memory=memory)
 
     def _interleaved(self, window: Passage, ratio: int) -> tuple[Tensor, Tensor, Tensor]:
         """A VST after every ``ratio`` visual tokens and after the last one.
@@ -182,30 +196,22 @@ class VisualSummarization(CacheCompressor):
     def _own_projections(self, model: Any, summary: Tensor) -> Iterator[None]:
         """In this pass the places ``summary`` are projected by the VSTs' own weights."""
         with ExitStack() as stack:
-            for own, attention in zip(self.projections, attentions(model), strict=True):
-                for name, projection in own.items():  # type: ignore[operator]
+            for own, theirs in self._pairs(model):
 
-                    def replaced(_m: Any, given: Any, out: Tensor, projection: nn.Module = projection) -> Tensor:
-                        return out.index_copy(1, summary, projection(given[0][:, summary]).to(out.dtype))
+                def replaced(_m: Any, given: Any, out: Tensor, own: nn.Linear = own) -> Tensor:
+                    at_summary = own(given[0][:, summary].to(own.weight.dtype))
+                    return out.index_copy(1, summary, at_summary.to(out.dtype))
 
-                    hook = getattr(attention, f"{name}_proj").register_forward_hook(replaced)
-                    stack.callback(hook.remove)
+                stack.callback(theirs.register_forward_hook(replaced).remove)
             yield
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:
-        return [{"retention": 1 / 2, "window": 2}, {"retention": 1 / 4, "window": 3}]
-
-
-def _starts(stretch: Tensor, window: int) -> list[int]:
-    """Where each window of ``window`` stretches begins; the head belongs to the first."""
-    number = stretch.clamp(min=0) // window
-    change = (number[1:] != number[:-1]).nonzero()[:, 0] + 1
-    return [0, *change.tolist()] if len(stretch) else []
-
-
-def _split(x: Tensor, starts: list[int]) -> list[Tensor]:
-    return [x[a:b] for a, b in zip(starts, [*starts[1:], len(x)], strict=True)]
+        return [
+            {"retention": 1 / 2, "window": 2},
+            {"retention": 1 / 4, "window": 3},
+            {"retention": 1 / 4, "window": 4, "least": 2, "windows": "dynamic"},
+        ]
 
 
 def depths(similarity: Tensor) -> Tensor:
@@ -218,21 +224,18 @@ def depths(similarity: Tensor) -> Tensor:
     return (left - similarity) + (right - similarity)
 
 
-def _dynamic(passage: Passage, least: int, most: int) -> list[int]:
-    """Where windows of ``least`` to ``most`` stretches begin: each at the deepest change that its limits allow.
+def most(visual: list[int], least: int, longest: int, ratio: int) -> int:
+    """The most summary tokens that any windows of ``least`` to ``longest`` stretches come to.
 
-    A window's end depends on the stretches up to the most it may hold, so a video cut into parts has the same windows.
+    Args:
+        visual: tokens of every stretch.
+        least: stretches of a window.
+        longest: likewise; what is left at the end and no longer than this is one window.
+        ratio: visual tokens a summary token.
     """
-    numbers = passage.stretch[passage.stretch >= 0].unique_consecutive()
-    if not len(numbers):
-        return [0]
-    means = torch.stack(
-        [passage.embeds[(passage.stretch == n) & passage.visual].float().mean(0) for n in numbers]
-    ).nan_to_num(0.0)
-    begin, starts = 0, [0]
-    while len(numbers) - begin > most:
-        here = F.cosine_similarity(means[begin : begin + most], means[begin + 1 : begin + most + 1], dim=-1)
-        size = least + int(depths(here)[least - 1 :].round(decimals=5).argmax())
-        begin += size
-        starts.append(int((passage.stretch == numbers[begin]).nonzero()[0, 0]))
-    return starts
+    best = [0] * (len(visual) + 1)
+    for begin in reversed(range(len(visual))):
+        left = len(visual) - begin
+        cuts = [left] if left <= longest else range(least, longest + 1)
+        best[begin] = max(-(-sum(visual[begin : begin + n]) // ratio) + best[begin + n] for n in cuts)
+    return best[0]

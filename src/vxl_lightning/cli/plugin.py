@@ -25,6 +25,7 @@ TRAITS = (
     "level",
     "stage",
     "budget",
+    "exact_at_one",
     "min_frames",
     "api_version",
 )
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     new = actions.add_parser("new", help="write a plugin distribution that passes its own tests")
     new.add_argument("name", help="what configurations will call it, such as my_method")
-    new.add_argument("--kind", required=True, help="compressor, masker or selector")
+    new.add_argument("--kind", required=True, help="compressor, masker or selector; the others have no scaffold")
     new.add_argument("--dir", type=Path, default=Path(), help="where its folder goes (default: here)")
 
 

@@ -12,6 +12,8 @@ import torch
 
 from vxl_lightning import registry
 from vxl_lightning.testing.case import Case, Law, LawBroken, NotApplicable
+from vxl_lightning.testing.case_cache import CacheCase
+from vxl_lightning.testing.laws_cache import CACHE_LAWS
 from vxl_lightning.testing.laws_compressor import COMPRESSOR_LAWS, CompressorCase
 from vxl_lightning.testing.laws_encoder import ENCODER_LAWS, EncoderCase
 from vxl_lightning.testing.laws_masker import MASKER_LAWS, MaskerCase
@@ -28,6 +30,7 @@ _KINDS: dict[str, tuple[type[Case], tuple[Law, ...]]] = {
     "compressor": (CompressorCase, COMPRESSOR_LAWS),
     "masker": (MaskerCase, MASKER_LAWS),
     "selector": (SelectorCase, SELECTOR_LAWS),
+    "cache": (CacheCase, CACHE_LAWS),
     "encoder": (EncoderCase, ENCODER_LAWS),
 }
 
@@ -68,7 +71,7 @@ def check_plugin(
     """Hold a plugin against every law of its kind, on tiny inputs (seconds, CPU).
 
     Args:
-        kind: ``compressor``, ``masker``, ``selector`` or ``encoder``.
+        kind: ``compressor``, ``masker``, ``selector``, ``cache`` or ``encoder``.
         plugin: the class, or its registered name.
         params: ``Config`` arguments to test with; the class's ``get_test_params()`` where not given.
         expected_failures: law to reason, added to the class's own ``known_exceptions``.

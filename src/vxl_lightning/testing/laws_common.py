@@ -1,4 +1,4 @@
-"""Laws that compressors, maskers and selectors share. Each is one function of a `Case`."""
+"""Laws that compressors, maskers, selectors and caches share. Each is one function of a `Case`."""
 
 import copy
 import pickle

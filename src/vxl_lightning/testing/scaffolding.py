@@ -9,6 +9,7 @@ from vxl_lightning import __version__, registry
 from vxl_lightning.errors import UserError
 
 KINDS = ("compressor", "masker", "selector")
+"""Those that are simple enough to begin from a few lines; caches and encoders begin from a built-in one."""
 
 
 def create(name: str, kind: str, parent: Path) -> Path:
@@ -33,7 +34,8 @@ def create(name: str, kind: str, parent: Path) -> Path:
     if keyword.iskeyword(cls):
         raise UserError(f"plugin name {name!r} would make a class {cls!r}, a word of Python's own; choose another")
     if kind not in KINDS:
-        raise UserError(f"no scaffold for kind {kind!r}{registry.did_you_mean(kind, KINDS)}; kinds: {', '.join(KINDS)}")
+        near = registry.did_you_mean(kind, KINDS)
+        raise UserError(f"no scaffold for kind {kind!r}{near}; kinds that have one: {', '.join(KINDS)}")
     distribution, module = f"vxl-{name.replace('_', '-')}", f"vxl_{name}"
     root = parent / distribution
     if root.exists():

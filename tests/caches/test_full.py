@@ -1,0 +1,53 @@
+"""The cache that loses nothing."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from vxl_lightning.caches.base import LanguageShape
+from vxl_lightning.caches.full import FullCache
+from vxl_lightning.testing import parametrize_laws
+from vxl_lightning.testing.case_cache import language_model, prompt
+
+
+@parametrize_laws("cache", FullCache)
+def test_law(law: Callable[[], None]) -> None:
+    law()
+
+
+def cache() -> FullCache:
+    return FullCache(FullCache.Config(), LanguageShape.of(language_model()))
+
+
+def test_the_shape_is_read_from_the_language_model() -> None:
+    assert LanguageShape.of(language_model()) == LanguageShape(layers=2, hidden=32, heads=4, kv_heads=2, head_dim=8)
+
+
+def test_every_part_is_read_as_it_comes() -> None:
+    full, passage = cache(), prompt([4, 4])
+    state = full.read(language_model(), passage.part(0, 8), last=False)
+    assert state.pending is None and state.memory is not None
+    assert len(state.memory) == state.memory.position == 8
+
+
+def test_bytes_are_those_of_all_keys_and_values() -> None:
+    full, passage = cache(), prompt([4, 4])
+    state = full.read(language_model(), passage)
+    assert full.nbytes(state) == 2 * 2 * 2 * len(passage) * 8 * 4  # keys and values, layers, heads, places, size, bytes
+
+
+def test_a_memory_taken_apart_and_joined_is_the_same() -> None:
+    memory = cache().read(language_model(), prompt([4, 4])).memory
+    assert memory is not None
+    joined = memory.joined([memory.cut(0, 3), memory.cut(3, 3), memory.cut(3, len(memory))], memory.position)
+    taken = memory.take(torch.arange(len(memory)))
+    for other in (joined, taken):
+        assert all(
+            torch.equal(a, b) for a, b in zip(memory.keys + memory.values, other.keys + other.values, strict=True)
+        )
+
+
+def test_another_retention_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"retention=0\.5.*only 1 is allowed"):
+        FullCache.Config(retention=0.5)
