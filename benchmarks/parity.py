@@ -121,9 +121,8 @@ def show(rows: list[dict[str, Any]], console: Console) -> None:
         )
     console.print(table)
     for row in rows:
-        for run in row["runs"]:
-            if "problem" in run:
-                console.print(f"{row['method']}, {row['what']}, {run['shape']}: {run['problem']}", markup=False)
+        for run in [run for run in row["runs"] if "problem" in run][:1]:
+            console.print(f"{row['method']}, {row['what']}, {run['shape']}: {run['problem']}", markup=False)
 
 
 def main() -> None:
