@@ -14,9 +14,15 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def measure(script: str, *arguments: str) -> dict[str, Any]:
-    """Run ``script arguments`` in a process of its own, so that its peak memory is its own; its last line is JSON."""
-    done = subprocess.run([sys.executable, script, *arguments], check=True, capture_output=True, text=True)
+def measure(script: str, *arguments: str, timeout: float | None = None) -> dict[str, Any]:
+    """Run ``script arguments`` in a process of its own, so that its peak memory is its own; its last line is JSON.
+
+    Raises:
+        CalledProcessError: it failed.
+        TimeoutExpired: it was killed after ``timeout`` seconds.
+    """
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -24,6 +30,12 @@ def measure(script: str, *arguments: str) -> dict[str, Any]:
 def peak_mib() -> float:
     """Largest resident memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def own_peak_mib() -> float:
+    """Largest resident memory since this program began; what `peak_mib` says begins with its parent's."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def record(name: str, measured: dict[str, Any], results: Path = RESULTS) -> Path:
@@ -36,12 +48,13 @@ def record(name: str, measured: dict[str, Any], results: Path = RESULTS) -> Path
         return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True).stdout.rstrip()
 
     changed = [line[3:] for line in git("status", "--porcelain", "--", "src").splitlines()]
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     about = {
         "benchmark": name,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git("rev-parse", "HEAD"),
         "uncommitted": changed,
-        "device": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
+        "device": {"cpu": _cpu(), "cores": os.cpu_count(), "threads": torch.get_num_threads()} | gpu,
         "load_average": os.getloadavg(),
         "versions": {"python": platform.python_version()} | {n: version(n) for n in ("torch", "vxl-lightning")},
     }

@@ -33,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from _record import measure, record
+from _record import measure, own_peak_mib, record
 
 DIM, THRESHOLD = 384, 0.95
 SCALES = (1, 2, 4, 8)
@@ -212,12 +212,6 @@ def embeddings(count: int, seed: int = 0) -> np.ndarray[Any, Any]:
     vectors[copies] += noise * draw.standard_normal((len(copies), DIM), np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
-
-
-def own_peak_mib() -> float:
-    """Largest resident memory since this program began; what `getrusage` says begins with its parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def pairs(method: str, path: Path) -> dict[str, Any]:

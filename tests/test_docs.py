@@ -2,6 +2,7 @@
 
 import json
 import re
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from vxl_lightning.ablation.work import questions
@@ -10,7 +11,8 @@ from vxl_lightning.models.alignment import Event, events
 from vxl_lightning.registry import installed
 from vxl_lightning.reporting.plugins import reference
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 def test_the_record_of_your_own_videos_is_a_test_sample() -> None:
@@ -35,3 +37,13 @@ def test_every_plugin_that_the_systems_name_is_there() -> None:
     assert ours - told <= {"none", "random", "uniform", "pool", "chain", "similarity", "tube", "full"}, (
         "baselines alone"
     )
+
+
+def test_the_page_on_parity_is_what_was_recorded() -> None:
+    spec = spec_from_file_location("parity_page", ROOT / "benchmarks" / "_parity_page.py")
+    assert spec and spec.loader
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    recorded = json.loads((ROOT / "benchmarks" / "results" / "parity.json").read_text())
+    assert (DOCS / "parity.md").read_text() == module.page(recorded), "run benchmarks/parity.py; it writes both"
+    assert all(row["ok"] for row in recorded["comparisons"])

@@ -1,7 +1,6 @@
 """Adaptive keyframe sampling: the frames that the release's script writes for given scores."""
 
 import json
-import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,7 +52,6 @@ def ours(given: Input) -> Tensor:
 def theirs(folder: Path, given: Input) -> Tensor:
     scores, budget = given
     with importing(folder):
-        sys.modules.pop("frame_select", None)
         import frame_select
     with TemporaryDirectory() as place:
         files = {"score_path": [scores.tolist()], "frame_path": [list(range(len(scores)))]}

@@ -8,6 +8,7 @@ import ast
 import math
 import os
 from abc import ABC
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,6 +28,7 @@ REPOSITORY = Repository("cokeshao/HoliTom", "e9b2972f6895c9e7d7fe74eb8c3a2ecaab8
 TAU, CENTRE_SHARE, NEIGHBOURS = 0.8, 0.6, 7
 
 
+@cache
 def _original(folder: Path) -> Any:
     tree = ast.parse((folder / "holitom" / "llava_arch.py").read_text())
     mixin = next(n for n in tree.body if isinstance(n, ast.ClassDef))
@@ -146,5 +148,6 @@ COMPARISONS = (
         make=_scene,
         ours=_our_tokens,
         theirs=_their_tokens,
+        timed=((32, 28, 28, 1152),),
     ),
 )

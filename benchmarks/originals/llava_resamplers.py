@@ -4,6 +4,7 @@ import ast
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -27,11 +28,13 @@ def frames(shape: tuple[int, ...], seed: int) -> tuple[Tensor, int]:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)), seed
 
 
+@lru_cache(maxsize=1)
 def perceiver(features: Tensor, seed: int) -> Perceiver:
     torch.manual_seed(seed)
     _, h, w, d = features.shape
     config = Perceiver.Config(retention=TOKENS / (h * w), frames_per_group=1, latents=TOKENS, heads=HEADS)
     module: Perceiver = noisy(Perceiver(config, dim=d))
+    module.frame_encoding.data.zero_()  # theirs has none
     return module
 
 
@@ -41,16 +44,15 @@ def noisy(module: Any) -> Any:
     return module
 
 
+@torch.no_grad()
 def our_perceiver(sample: tuple[Tensor, int]) -> Tensor:
     features, seed = sample
-    module = perceiver(features, seed)
-    module.frame_encoding.data.zero_()  # theirs has none
-    return module(VideoGrid.of(features[None])).features
+    return perceiver(features, seed)(VideoGrid.of(features[None])).features
 
 
-def their_perceiver(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
-    features, seed = sample
-    ours = perceiver(features, seed)
+@lru_cache(maxsize=1)
+def original_perceiver(folder: Path, ours: Perceiver) -> nn.Module:
+    """Theirs, with the weights of ours."""
     stubs = {"einops": ModuleType("einops"), "einops_exts": ModuleType("einops_exts")}
     vars(stubs["einops"]).update(rearrange=_einops.rearrange, repeat=_einops.repeat)
     vars(stubs["einops_exts"]).update(rearrange_many=_einops.rearrange_many)
@@ -65,11 +67,10 @@ def their_perceiver(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
                 del sys.modules[name]
             else:
                 sys.modules[name] = module
-        sys.modules.pop("perceiver", None)
     args = SimpleNamespace(
         mm_perceiver_depth=3, mm_perceiver_latents=TOKENS, mm_perceiver_ff_mult=4, mm_perceiver_pretrained=None
     )
-    theirs: nn.Module = original.PerceiverResampler(args, SimpleNamespace(hidden_size=features.shape[-1])).perceiver
+    theirs: nn.Module = original.PerceiverResampler(args, SimpleNamespace(hidden_size=ours.dim)).perceiver
     state = {"latents": ours.latents, "norm.weight": ours.norm.weight, "norm.bias": ours.norm.bias}
     for i, layer in enumerate(ours.layers):
         named = dict(layer.named_parameters())
@@ -85,10 +86,17 @@ def their_perceiver(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
         state |= {f"layers.{i}.0.{k}": v for k, v in attention.items()}
         state |= {f"layers.{i}.1.{k.removeprefix('feed.')}": v for k, v in named.items() if k.startswith("feed.")}
     theirs.load_state_dict(state)
-    out: Tensor = theirs(features.flatten(1, 2)[:, None, None])
+    return theirs
+
+
+@torch.no_grad()
+def their_perceiver(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
+    features, seed = sample
+    out: Tensor = original_perceiver(folder, perceiver(features, seed))(features.flatten(1, 2)[:, None, None])
     return out.flatten(0, 2)
 
 
+@lru_cache(maxsize=1)
 def q_former(features: Tensor, seed: int, text: bool) -> QFormer:
     torch.manual_seed(seed)
     _, h, w, d = features.shape
@@ -112,6 +120,7 @@ def question(features: Tensor) -> Tensor:
 
 
 def our_q_former(text: bool) -> Callable[[tuple[Tensor, int]], Tensor]:
+    @torch.no_grad()
     def ours(sample: tuple[Tensor, int]) -> Tensor:
         features, seed = sample
         query = question(features)[None] if text else None
@@ -123,6 +132,7 @@ def our_q_former(text: bool) -> Callable[[tuple[Tensor, int]], Tensor]:
 def their_q_former(text: bool) -> Callable[[Path, tuple[Tensor, int]], Tensor]:
     """Their layers one after the other; what is around them, two norms and the words' embedding, is ours."""
 
+    @torch.no_grad()
     def theirs(folder: Path, sample: tuple[Tensor, int]) -> Tensor:
         features, seed = sample
         ours = q_former(features, seed, text)
@@ -139,6 +149,7 @@ def their_q_former(text: bool) -> Callable[[Path, tuple[Tensor, int]], Tensor]:
     return theirs
 
 
+@lru_cache(maxsize=1)
 def _bert_layers(path: Path, ours: QFormer) -> list[nn.Module]:
     names = ("SelfAttention", "SelfOutput", "Attention", "Intermediate", "Output", "Layer")
     wanted = [f"Bert{name}" for name in names]
@@ -194,6 +205,7 @@ COMPARISONS: Sequence[Comparison] = (
         make=frames,
         ours=our_perceiver,
         theirs=their_perceiver,
+        timed=((8, 27, 27, 1152),),
     ),
     Comparison(
         kind="compressor",
@@ -203,6 +215,7 @@ COMPARISONS: Sequence[Comparison] = (
         make=frames,
         ours=our_q_former(text=False),
         theirs=their_q_former(text=False),
+        timed=((8, 27, 27, 1152),),
     ),
     Comparison(
         kind="compressor",

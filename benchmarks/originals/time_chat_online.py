@@ -1,6 +1,7 @@
 """TimeChat-Online's differential token drop, called inside its changed Qwen2.5-VL."""
 
 import ast
+from functools import cache, lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,10 +31,8 @@ def make(shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.stack(frames)
 
 
-def theirs(folder: Path, features: Tensor, threshold: float, absolute: bool) -> Tensor:
-    """The hidden states of the video tokens that ``token_drop`` leaves, in order."""
-    t, h, w, d = features.shape
-    cells = t * h * w
+@cache
+def original(folder: Path) -> Any:
     # The model imports much that is not needed for this one method, so it is read and made a function.
     tree = ast.parse((folder / MODELING).read_text())
     found = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == "token_drop")
@@ -42,24 +41,35 @@ def theirs(folder: Path, features: Tensor, threshold: float, absolute: bool) -> 
         argument.annotation = None
     space: dict[str, Any] = {"torch": torch, "F": F, "OPENAI_CLIP_STD": [1.0] * 3, "OPENAI_CLIP_MEAN": [0.0] * 3}
     exec(compile(ast.Module([found], []), MODELING, "exec"), space)
+    return space["token_drop"]
 
+
+@lru_cache(maxsize=1)
+def arguments(features: Tensor) -> dict[str, Any]:
+    """What the model has at hand when it calls ``token_drop``."""
+    t, h, w, d = features.shape
+    cells = t * h * w
     frame, row, column = (torch.cartesian_prod(*map(torch.arange, (t, h, w))) + 1).T
     position = F.pad(torch.stack([frame, row, column]), (1, 0))
     position = F.pad(position, (0, 1), value=t + 1)[:, None]
     ids = torch.full((1, 1, cells + 2), VIDEO)
     ids[..., 0], ids[..., -1] = START, END
     embedding = torch.zeros(3, 1, cells + 2, 4)
-    hidden, _, _ = space["token_drop"](
-        SimpleNamespace(config=SimpleNamespace(vision_start_token_id=START, vision_end_token_id=END)),
-        method="feature",
-        threshold=threshold,
-        absolute=absolute,
-        hidden_states=F.pad(features.reshape(1, cells, d), (0, 0, 1, 1)),
-        pixel_values_videos=torch.zeros(4 * cells, 3 * 2 * 14 * 14),
-        video_grid_thw=torch.tensor([[t, 2 * h, 2 * w]]),
-        position_embeddings=(embedding, embedding),
-        position_ids=position,
-        input_ids=ids,
+    return {
+        "hidden_states": F.pad(features.reshape(1, cells, d), (0, 0, 1, 1)),
+        "pixel_values_videos": torch.zeros(4 * cells, 3 * 2 * 14 * 14),
+        "video_grid_thw": torch.tensor([[t, 2 * h, 2 * w]]),
+        "position_embeddings": (embedding, embedding),
+        "position_ids": position,
+        "input_ids": ids,
+    }
+
+
+def theirs(folder: Path, features: Tensor, threshold: float, absolute: bool) -> Tensor:
+    """The hidden states of the video tokens that ``token_drop`` leaves, in order."""
+    model = SimpleNamespace(config=SimpleNamespace(vision_start_token_id=START, vision_end_token_id=END))
+    hidden, _, _ = original(folder)(
+        model, method="feature", threshold=threshold, absolute=absolute, **arguments(features)
     )
     return hidden[0, 1:-1]  # type: ignore[no-any-return]
 
@@ -91,6 +101,7 @@ COMPARISONS = (
         make=make,
         ours=by_threshold,
         theirs=lambda folder, features: theirs(folder, features, 0.5, absolute=True),
+        timed=((32, 27, 27, 1152),),
     ),
     Comparison(
         kind="compressor",

@@ -4,8 +4,10 @@ The release puts unmerged tokens first and targets after them, so both sides' to
 are compared: that of a fixed linear map of theirs.
 """
 
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from _originals import Comparison, Repository, importing
@@ -41,13 +43,18 @@ def _ours(clip: Tensor) -> Tensor:
     return _ordered(ClipMerge(config, dim=channels)(VideoGrid.of(clip[None])).features)
 
 
-def _theirs(folder: Path, clip: Tensor) -> Tensor:
+@cache
+def _projector(folder: Path) -> Any:
     with importing(folder / PROJECTORS):
         from tome16_mlp_hd64 import ToMe16_mlp_hd64  # type: ignore[import-not-found]
+    return ToMe16_mlp_hd64
+
+
+def _theirs(folder: Path, clip: Tensor) -> Tensor:
     frames, height, width, channels = clip.shape
     config = SimpleNamespace(mm_hidden_size=channels, hidden_size=1, mm_pos_num_frames=frames)
     encoder = SimpleNamespace(image_size=height, patch_size=1, num_attention_heads=HEADS)
-    merged = ToMe16_mlp_hd64(config, encoder).merge_tokens(
+    merged = _projector(folder)(config, encoder).merge_tokens(
         clip.view(1, -1, channels), target_num_token=int(frames * height * width * RETENTION + 0.5)
     )
     return _ordered(merged[0])
@@ -71,6 +78,7 @@ COMPARISONS = (
         make=_clip,
         ours=_ours,
         theirs=_theirs,
+        timed=((4, 16, 16, 1024),),
         differs="similarities within 1e-5 of each other are equal here, and the earliest wins; among so many random "
         "cells a few may be, and the figure is about 1e-7 for inputs in which none is",
     ),

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
@@ -267,6 +267,7 @@ def not_drawn(code: SimpleNamespace, frames: int) -> Iterator[list[tuple[Tensor,
         yield ranked
 
 
+@lru_cache(maxsize=1)
 def host(folder: Path, case: Case) -> tuple[SimpleNamespace, Any]:
     """The release's causal-language-model mixin around its own modules; the tower passes features through."""
     code, model = original(folder), case.model
@@ -362,7 +363,16 @@ def their_logits(folder: Path, case: Case) -> Tensor:
 
 
 COMPARISONS: Sequence[Comparison] = [
-    Comparison("compressor", "dts", "tokens of released=true", GRIDS, make_grid, our_dts, their_dts),
+    Comparison(
+        "compressor",
+        "dts",
+        "tokens of released=true",
+        GRIDS,
+        make_grid,
+        our_dts,
+        their_dts,
+        timed=[(8, 24, 24, 1152)],
+    ),
     Comparison(
         "model", "video-xl-pro", "resized, DTS, projected, pooled", VIDEOS, make_video, our_visual, their_visual
     ),
