@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning import registry
+from vxl_lightning.compressors.uniform import UniformFrames
 from vxl_lightning.encoders.base import EncodedFrames, Encoder
 from vxl_lightning.errors import UserError
 from vxl_lightning.maskers.base import Mask, Masker, hide_top
@@ -202,3 +203,15 @@ def test_every_encoder_law_has_its_wrong_plugin() -> None:
 @pytest.mark.parametrize("law", ENCODERS)
 def test_encoder_guilty_of_one_law(law: str) -> None:
     assert [r.law for r in check_plugin("encoder", ENCODERS[law]) if not r.ok] == [law]
+
+
+def test_what_is_around_a_package_that_is_not_installed_is_not_tried() -> None:
+    class Around(UniformFrames):
+        requires = ("a_module_that_is_not_there",)
+
+        def __init__(self, config: object, dim: int) -> None:
+            raise AssertionError("built")
+
+    results = check_plugin("compressor", Around)
+    assert {r.outcome for r in results} == {"not applicable"} and all(r.ok for r in results)
+    assert results[0].detail == "not tried: a_module_that_is_not_there is not installed"

@@ -127,7 +127,10 @@ def _check(console: Console, name: str | None, kind: str | None, everything: boo
         results = check_plugin(p.kind, p.qualified if name is None else name)
         broken = [r for r in results if not r.ok]
         failed += bool(broken)
-        console.print(f"[bold]{p.kind} {p.name}[/] from {p.distribution} {p.version}: {len(broken)} laws broken")
+        told = f"{len(broken)} laws broken"
+        if results[0].outcome == "not applicable":  # the contract comes first
+            told = f"[yellow]{escape(results[0].detail)}[/]"
+        console.print(f"[bold]{p.kind} {p.name}[/] from {p.distribution} {p.version}: {told}")
         table = _table("law", "outcome", "detail")
         for r in results if name is not None else [r for r in results if r.outcome not in ("kept", "not applicable")]:
             table.add_row(r.law, marks.get(r.outcome, f"[red]{r.outcome}[/]"), escape(r.detail))

@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -123,6 +124,10 @@ def _runs(
     expected: Mapping[str, str] | None,
 ) -> list[Callable[[], LawResult]]:
     """One function a law, the contract's first. The others report that they were not tried where it is broken."""
+    absent = [name for name in getattr(cls, "requires", ()) if find_spec(name) is None]
+    if absent:
+        reason = f"not tried: {absent[0]} is not installed"
+        return [functools.partial(LawResult, name, "not applicable", reason) for name in laws(kind)]
     known = {**getattr(cls, "known_exceptions", {}), **(expected or {})}
     case_type, functions = _KINDS[kind]
     defect = functools.cache(lambda: _defect(kind, cls, params, known))

@@ -54,7 +54,8 @@ class EncoderCase(Case):
 
 
 def shapes_and_dtypes(case: EncoderCase) -> None:
-    """``features [T, *grid, dim]`` finite floats; ``importance [T, *grid]`` just where ``gives_importance``."""
+    """``features [T, *grid, dim]`` finite floats; ``importance [T, *grid]`` where ``gives_importance`` says so, and where
+    it is a choice ``Config.importance``."""
     module: Any = case.build()
     sample = case.sample()
     out = case.call(module, sample)
@@ -64,10 +65,8 @@ def shapes_and_dtypes(case: EncoderCase) -> None:
     expect(out["features"].is_floating_point(), f"features must be floating point, got {out['features'].dtype}")
     expect_finite(out, "on ordinary frames")
     given = "importance" in out
-    expect(
-        given == case.example.gives_importance,
-        f"gives_importance={case.example.gives_importance}, but importance {given=}",
-    )
+    due = case.example.gives_importance and getattr(module.config, "importance", True)
+    expect(given == due, f"gives_importance={case.example.gives_importance} and importance {due=}, but {given=}")
     if given:
         expect(
             tuple(out["importance"].shape) == want, f"importance must be {want}, got {tuple(out['importance'].shape)}"

@@ -39,6 +39,7 @@ class PressedCache(CacheCompressor):
     Among equal scores the choice is that of ``torch.topk``.
     """
 
+    requires: ClassVar[tuple[str, ...]] = ("kvpress",)
     origin = (
         "kvpress (arXiv 2510.00636; NVIDIA/kvpress, Apache-2.0), imported where it is installed; adapter from scratch"
     )
