@@ -1,8 +1,8 @@
 """What the data pipeline costs beside the bare work: copying, decoding, and comparing all with all.
 
-    python benchmarks/data.py                   # everything, writes results/data.json
+    python benchmarks/data.py                   # everything, writes results/data_PART.json
     python benchmarks/data.py --quick           # small sizes, writes nothing
-    python benchmarks/data.py --only shards     # or frames, loading, duplicates; writes nothing
+    python benchmarks/data.py --only shards     # or frames, loading, duplicates; each has a record of its own
 
 Each ratio is the bare time over the project's, taken in turn in one run, the median over the repeats: 1 is as fast.
 Growth is the exponent of the time from one to eight times the input, fitted over the sizes between.
@@ -283,19 +283,17 @@ def main() -> None:
     if args.pairs:
         print(json.dumps(pairs(args.pairs[0], Path(args.pairs[1]))))
         return
-    measured: dict[str, Any] = {}
     for name, (part, size) in PARTS.items():
         if args.only in (None, name):
             with tempfile.TemporaryDirectory(dir=args.folder) as folder:
                 rows = part(Path(folder), args.quick)
             exponents = {clock: growth(rows, size, clock) for clock in ("wall_s", "cpu_s")}
-            measured[name] = {"growth": exponents, "runs": rows}
             for row in rows:
                 shown = {k: v for k, v in row.items() if k not in ("wall_s", "cpu_s")}
                 print(name, json.dumps(shown), flush=True)
             print(name, "growth", json.dumps(exponents), flush=True)
-    if not args.quick and not args.only:
-        print("recorded in", record("data", measured))
+            if not args.quick:
+                print("recorded in", record(f"data_{name}", {"growth": exponents, "runs": rows}))
 
 
 if __name__ == "__main__":
