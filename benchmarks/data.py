@@ -2,7 +2,7 @@
 
     python benchmarks/data.py                   # everything, writes results/data_PART.json
     python benchmarks/data.py --quick           # small sizes, writes nothing
-    python benchmarks/data.py --only shards     # or frames, loading, duplicates; each has a record of its own
+    python benchmarks/data.py --only shards     # or frames, loading, duplicates
 
 Each ratio is the bare time over the project's, taken in turn in one run, the median over the repeats: 1 is as fast.
 Growth is the exponent of the time from one to eight times the input, fitted over the sizes between.

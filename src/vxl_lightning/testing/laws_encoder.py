@@ -54,8 +54,8 @@ class EncoderCase(Case):
 
 
 def shapes_and_dtypes(case: EncoderCase) -> None:
-    """``features [T, *grid, dim]`` finite floats; ``importance [T, *grid]`` where ``gives_importance`` says so, and where
-    it is a choice ``Config.importance``."""
+    """``features [T, *grid, dim]`` finite floats; ``importance [T, *grid]`` where ``gives_importance``, and where it is a
+    choice ``Config.importance``, say so."""
     module: Any = case.build()
     sample = case.sample()
     out = case.call(module, sample)
