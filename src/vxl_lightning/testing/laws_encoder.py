@@ -54,7 +54,7 @@ class EncoderCase(Case):
 
 
 def shapes_and_dtypes(case: EncoderCase) -> None:
-    """``features [T, *grid, dim]`` finite floats, and ``importance [T, *grid]`` where ``gives_importance``; where that is
+    """``features [T, *grid, dim]`` finite floats; ``importance [T, *grid]`` where ``gives_importance``; where that is
     a choice, ``Config.importance`` makes it."""
     module: Any = case.build()
     sample = case.sample()
