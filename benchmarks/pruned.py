@@ -1,10 +1,11 @@
 """Does pruning pay? The demo's model trained on a planted corpus: all of it, half at random, half by the recipe.
 
     python benchmarks/pruned.py runs/noisy runs/pruned-training      # after make demo
+    python benchmarks/pruned.py runs/noisy runs/pruned-training --steps 100 --name pruned_100_steps
     python benchmarks/pruned.py runs/corpus runs/pruned-training misaligned=24 --name pruned-clean
 
-Everything else is the demo's: the same warm-up, the same reconstructive start, the same test set; but `STEPS` steps
-instead of its 50, too few to learn answers from noisy text. Half is half of the tokens of all samples that can be read.
+Everything else is the demo's: the same warm-up, the same reconstructive start, the same steps (unless ``--steps`` says
+otherwise), the same test set. Half is half of the tokens of all samples that can be read.
 The corpus is the planted one with many more samples whose text belongs to another video, as text crawled with videos
 often does: `NOISE` of them, unless misaligned=N says otherwise.
 
@@ -36,7 +37,7 @@ from vxl_lightning.data.encode import EncodeConfig, encode_shards
 from vxl_lightning.data.manifest import NAME, Manifest
 
 ROW = "dts + recot"
-NOISE, JUDGE, STEPS = 400, 150, 100
+NOISE, JUDGE = 400, 150
 
 
 def features(corpus: Path, out: Path, name: str, overrides: list[str], like: Manifest) -> tuple[Path, dict[str, Any]]:
@@ -81,6 +82,7 @@ def main() -> None:
     parser.add_argument("corpus", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=50, help="of alignment (default: the demo's)")
     parser.add_argument("--name", default="pruned", help="results/NAME.json")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="of the corpus")
     args = parser.parse_args()
@@ -89,7 +91,7 @@ def main() -> None:
     config = load(
         AblationConfig,
         [ROOT / "conf/demo/ablate.yaml"],
-        [f"seeds={list(range(args.seeds))}", "cache=runs/demo/ablation/cache", f"tune.align.optim.steps={STEPS}"],
+        [f"seeds={list(range(args.seeds))}", "cache=runs/demo/ablation/cache", f"tune.align.optim.steps={args.steps}"],
     )
     plan = make_plan(config)
     like, _ = Manifest.load(Path(config.data.train))
@@ -133,7 +135,17 @@ def main() -> None:
     ]
     print(
         "recorded in",
-        record(args.name, {"settings": settings, "seeds": args.seeds, "sets": made, "results": rows, "tests": tests}),
+        record(
+            args.name,
+            {
+                "settings": settings,
+                "seeds": args.seeds,
+                "steps": args.steps,
+                "sets": made,
+                "results": rows,
+                "tests": tests,
+            },
+        ),
     )
 
 
