@@ -58,9 +58,26 @@ def test_a_conversation_goes_on_over_a_memory():
     with torch.no_grad():
         first, second = (model.loss(model.project(grid), PAIRS, dialogue).item() for dialogue in (False, True))
     assert first != second
-    with pytest.raises(UserError, match="set dialogue=false"):
-        asking = make({"name": "quantized", "window": 4})
-        asking.loss(asking.project(grid), PAIRS, dialogue=True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dialogue": True}, "set dialogue=false"),
+        ({"gradient_checkpointing": True}, "set gradient_checkpointing=false"),
+    ],
+)
+def test_what_does_not_go_with_a_cache_is_refused_before_training(settings, message):
+    with pytest.raises(UserError, match=message):
+        InstructionTuning(settings, make({"name": "quantized", "window": 4}))
+
+
+def test_a_loaded_cache_draws_its_ratios_when_it_is_tuned():
+    model = make({"name": "vst", "retention": 0.5, "window": 1, "ratios": [2, 4]})
+    assert not model.cache.training
+    InstructionTuning({}, model)
+    assert model.cache.training
+    assert make(None).answer_losses([make(None).nothing()], [[]], 8) == [[]]
 
 
 def test_a_tuned_cache_is_saved_and_loaded(tmp_path):

@@ -5,6 +5,7 @@ import torch
 from tests import tiny_lm
 
 from vxl_lightning import registry
+from vxl_lightning.compressors.base import GroupCompressor
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.prefix import PromptConfig
@@ -16,10 +17,12 @@ from vxl_lightning.tokens import VideoGrid
 CHOICES = ["disk", "ring", "star"]
 
 
-def make(cache, compressor="pool", selector=None, **prompt):
-    language_model = tiny_lm.language_model()
+def make(cache, compressor="pool", selector=None, frames_per_group=4, dtype=torch.float32, **prompt):
+    language_model = tiny_lm.language_model().to(dtype)
     torch.manual_seed(1)
-    module = registry.build("compressor", {"name": compressor, "retention": 1 / 16}, dim=tiny_lm.DIM)
+    spec = {"name": compressor, "retention": 1 / 16}
+    spec |= {"frames_per_group": frames_per_group} if compressor in ("pool", "dts") else {}
+    module = registry.build("compressor", spec, dim=tiny_lm.DIM)
     return VideoLM(
         language_model,
         tiny_lm.tokenizer(),
@@ -60,6 +63,81 @@ def test_an_answer_is_that_of_the_whole_video_however_it_came(cache, place):
         answer = streamed(model, grid, cuts).ask("shape?", CHOICES)
         assert answer.scores == pytest.approx(whole, abs=1e-4)
         assert answer.seconds == 10.5
+
+
+@pytest.mark.parametrize(("group", "frames_per_time"), [(4, 1), (4, 2), (4, 8), (2, 4), (8, 2)])
+def test_groups_and_stretches_of_other_lengths(group, frames_per_time):
+    for cache in CACHES[1:3]:
+        model, grid = make(cache, frames_per_group=group, frames_per_time=frames_per_time), video(24)
+        whole = model.answer(grid, "shape?", CHOICES).scores
+        assert streamed(model, grid, [3, 9, 17]).ask("shape?", CHOICES).scores == pytest.approx(whole, abs=1e-4)
+
+
+class BackInTime(GroupCompressor):
+    """The two halves of a group exchanged."""
+
+    frames_per_group = 8
+
+    def tokens_per_group(self, height, width):
+        return 2
+
+    def compress_groups(self, groups):
+        halves = groups.features.unflatten(1, (2, 4)).mean((2, 3, 4)).flip(1)
+        where = torch.tensor([1] * 4 + [0] * 4)[:, None, None].expand(groups.features.shape[1:4])
+        return halves, where.expand(groups.features.shape[:4]).clone()
+
+
+def test_tokens_that_go_back_in_time_are_refused_by_name():
+    model, grid = make({"name": "full"}), video(16)
+    model.compressor = BackInTime(BackInTime.Config(), tiny_lm.DIM)
+    for ask in (model.answer, lambda grid, *asked: streamed(model, grid, [9]).ask(*asked)):
+        with pytest.raises(UserError, match="set prompt.frames_per_time to a multiple"):
+            ask(grid, "shape?", CHOICES)
+    model = make({"name": "full"}, frames_per_time=8)
+    model.compressor = BackInTime(BackInTime.Config(), tiny_lm.DIM)
+    whole = model.answer(grid, "shape?", CHOICES).scores
+    assert streamed(model, grid, [9]).ask("shape?", CHOICES).scores == pytest.approx(whole, abs=1e-4)
+
+
+@pytest.mark.parametrize("cache", CACHES, ids=lambda c: c["name"])
+def test_a_language_model_in_bfloat16(cache):
+    stream = streamed(make(cache, dtype=torch.bfloat16), video(), [7])
+    assert stream.ask("shape?", CHOICES).text in CHOICES
+    assert isinstance(stream.ask("shape?", max_new_tokens=2).text, str)
+
+
+def test_the_context_is_what_is_attended_to_and_not_what_was_read():
+    grid, whole = video(64), make({"name": "full"})
+    limit = whole.answer(grid, "shape?", CHOICES).counts["kv_length"] - 20
+    for cache, fits in (({"name": "full"}, False), ({"name": "vst", "retention": 0.25, "window": 2}, True)):
+        model = make(cache, time_format="")
+        model.plain.config.max_position_embeddings = limit if fits else 40
+        stream = streamed(model, grid, [30])
+        if fits:
+            model.answer(grid, "shape?", CHOICES)
+            stream.ask("shape?", CHOICES)
+        else:
+            for ask in (lambda m=model: m.answer(grid, "shape?", CHOICES), lambda s=stream: s.ask("shape?", CHOICES)):
+                with pytest.raises(UserError, match="positions and the language model has 40"):
+                    ask()
+
+
+def test_what_is_refused_leaves_the_stream_as_it_was():
+    model, grid = make({"name": "full"}), video(8)
+    stream = StreamingVideo(model)
+    stream.add_grid(grid.frames(0, 4))
+    bad = grid.frames(4, 8)
+    for wrong, said in (
+        (bad.with_features(bad.features * float("nan")), "NaN or infinite"),
+        (bad.with_features(bad.features[..., :3]), "of 16 channels; got 1 videos of 3"),
+        (VideoGrid(*(torch.cat([x, x]) for x in (bad.features, bad.times, bad.frame_mask))), "got 2 videos"),
+    ):
+        with pytest.raises(UserError, match=said):
+            stream.add_grid(wrong)
+    stream.add_grid(bad)
+    assert stream.ask("shape?", CHOICES).seconds == 3.5
+    with pytest.raises(UserError, match=r"call model.eval\(\) first"):
+        StreamingVideo(model.train())
 
 
 def test_a_full_cache_answers_as_no_cache_does():

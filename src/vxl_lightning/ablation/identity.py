@@ -13,7 +13,8 @@ from vxl_lightning import registry
 _SHARED = (
     *("tokens", "compressors.base", "compressors.per_video", "maskers.base", "selectors.base", "selectors.relevance"),
     *("caches.base", "caches.memory", "caches.forward", "caches.packed", "caches.relevance"),
-    *("models", "modules", "data", "ablation.work"),
+    *("encoders.base", "models", "modules", "data", "config", "registry"),
+    *("ablation.work", "ablation.measuring", "ablation.accounting", "ablation.tables"),
 )
 """Modules of this package that every result runs through. Plugins are hashed one by one."""
 
@@ -47,10 +48,23 @@ def plugin(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def _source(module: str) -> str:
-    """Hash of a plugin's module, and where it is not this project's own of all modules beside it."""
+    """Hash of a plugin's module and of what it takes from the modules beside it; of another project's all of them."""
     path = Path(inspect.getfile(sys.modules[module]))
-    files = [path] if module.startswith("vxl_lightning.") else sorted(path.parent.glob("*.py"))
+    files = [Path(inspect.getfile(sys.modules[m])) for m in _taken(module)]
+    if not module.startswith("vxl_lightning."):
+        files = sorted(path.parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
+
+
+def _taken(module: str) -> list[str]:
+    """A module and those of its package that it takes something from, directly or not; sorted."""
+    package, found, waiting = module.rpartition(".")[0], set[str](), [module]
+    while waiting:
+        name = waiting.pop()
+        found.add(name)
+        parts = {getattr(value, "__module__", None) for value in vars(sys.modules[name]).values()}
+        waiting += [p for p in parts if isinstance(p, str) and p.startswith(f"{package}.") and p not in found]
+    return sorted(found)
 
 
 def language_model(folder: Path) -> str:

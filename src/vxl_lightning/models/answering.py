@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from vxl_lightning.errors import UserError
+from vxl_lightning.caches.base import Memory
+from vxl_lightning.models import scoring
 from vxl_lightning.models.packing import Segment, pack
 from vxl_lightning.models.prefix import Prefix, Projected, stretches
-from vxl_lightning.models.remembering import generate, remember
+from vxl_lightning.models.remembering import check_length, generate, remember
 from vxl_lightning.tokens import VideoGrid, VideoTokens
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Answer:
         counts: ``grid_tokens``, ``visual_tokens``, ``text_tokens`` (time, chat and question),
             ``kv_length`` and ``kv_bytes`` when the first answer token is decoded, ``flops`` of the language model's
             prefill by 2 x parameters x tokens.
-        milliseconds: wall clock of ``compress``, ``select``, ``answer`` and, apart, the backward pass for ``span``.
+        milliseconds: wall clock of ``compress``, ``select``, ``read`` where a cache compressor does, ``answer``
+            and, apart, the backward pass for ``span``.
     """
 
     text: str
@@ -56,32 +58,34 @@ def answer(
     with torch.no_grad():
         projected = _timed(spent, "compress", lambda: model.project(grid, question))
         prefix = _timed(spent, "select", lambda: model.prefix(projected, 0, question))
-        _check_length(model, prefix, question, max_new_tokens)
+        memory = None
+        if model.cache is not None:
+            memory = _timed(spent, "read", lambda: remember(model, prefix, question))
+        check_length(model, len(prefix.embeds) if memory is None else memory.position, question, max_new_tokens)
         scores: dict[str, float] | None = None
         if choices is None:
-            text = _timed(spent, "answer", lambda: _generate(model, prefix, question, max_new_tokens))
+            text = _timed(spent, "answer", lambda: _generate(model, prefix, memory, question, max_new_tokens))
         else:
-            found = _timed(spent, "answer", lambda: model.choice_scores([prefix], [[question]], [[choices]]))
-            scores = dict(zip(choices, found[0][0].tolist(), strict=True))
-            text = max(scores, key=lambda choice: scores[choice])
+            scores = found = _timed(spent, "answer", lambda: _scores(model, prefix, memory, question, choices))
+            text = max(found, key=lambda choice: found[choice])
     span = _timed(spent, "span", lambda: _evidence(model, projected, prefix, question, text))
-    return Answer(text, scores, span, projected.tokens, prefix.token, _counts(model, grid, prefix, question), spent)
+    return Answer(
+        text, scores, span, projected.tokens, prefix.token, _counts(model, grid, prefix, question, memory), spent
+    )
 
 
-def _check_length(model: "VideoLM", prefix: Prefix, question: str, room: int) -> None:
-    """Beyond its context a language model answers nonsense without a word."""
-    limit = getattr(model.plain.config, "max_position_embeddings", None)
-    needed = len(prefix.embeds) + len(model.layout.chat.question(question)) + room
-    if limit is not None and needed > limit:
-        raise UserError(
-            f"video and question take {needed:,} positions and the language model has {limit:,}; look at fewer frames "
-            "(--fps, --max-frames), keep fewer tokens (retention, a selector), or shorten the question"
-        )
+def _scores(
+    model: "VideoLM", prefix: Prefix, memory: Memory | None, question: str, choices: Sequence[str]
+) -> dict[str, float]:
+    if memory is not None:
+        return scoring.scored(model, memory, question, choices)
+    found = model.choice_scores([prefix], [[question]], [[choices]])[0][0]
+    return dict(zip(choices, found.tolist(), strict=True))
 
 
-def _generate(model: "VideoLM", prefix: Prefix, question: str, max_new_tokens: int) -> str:
-    if model.cache is not None:
-        return model.layout.chat.decode(generate(model, remember(model, prefix, question), question, max_new_tokens))
+def _generate(model: "VideoLM", prefix: Prefix, memory: Memory | None, question: str, max_new_tokens: int) -> str:
+    if memory is not None:
+        return model.layout.chat.decode(generate(model, memory, question, max_new_tokens))
     asked: Tensor = model.embedding(model.ids(model.layout.chat.question(question)))
     embeds = torch.cat([prefix.embeds, asked])[None]
     ends = {int(model.tokenizer.eos_token_id), *model.layout.chat.end()[:1]}
@@ -119,12 +123,10 @@ def _evidence(
     return float(best[:, 0].min()), float(best[:, 1].max())
 
 
-def _counts(model: "VideoLM", grid: VideoGrid, prefix: Prefix, question: str) -> dict[str, int]:
+def _counts(model: "VideoLM", grid: VideoGrid, prefix: Prefix, question: str, memory: Memory | None) -> dict[str, int]:
     _, _, height, width, _ = grid.shape
     length = len(prefix.embeds) + len(model.layout.chat.question(question))
-    held = length
-    if model.cache is not None:
-        held += model.cache.kv_length(prefix.passage) - len(prefix.embeds)
+    held = length if memory is None else length - len(prefix.embeds) + len(memory)
     config = model.plain.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -91,7 +91,12 @@ class Prefix:
 
     @property
     def passage(self) -> Passage:
-        """As a cache compressor reads it."""
+        """As a cache compressor reads it.
+
+        Raises:
+            UserError: tokens whose stretches are not in the order of time.
+        """
+        in_order(self.stretch)
         visual = torch.zeros(len(self.embeds), dtype=torch.bool, device=self.embeds.device)
         visual[self.place] = True
         return Passage(self.embeds, visual, self.stretch)
@@ -125,7 +130,7 @@ class Layout:
         """The prefix of one video with what a selector keeps for one question."""
         begin, end = projected.tokens.offsets[video : video + 2].tolist()
         features = projected.features[begin:end]
-        times, counts, text = self._groups(projected, video)
+        times, counts, text, _ = self._groups(projected, video)
         if len(set(counts)) != 1:
             raise UserError(
                 f"selector={type(selector).__name__} needs the same number of tokens in every group of "
@@ -159,22 +164,23 @@ class Layout:
         features: Tensor = embedding(torch.stack(text).to(device))
         return features
 
-    def _groups(self, projected: Projected, video: int) -> tuple[list[float], list[int], list[Tensor]]:
-        """Runs of tokens from the same stretch of ``frames_per_time`` frames: time, number of tokens, time text."""
+    def _groups(self, projected: Projected, video: int) -> tuple[list[float], list[int], list[Tensor], list[int]]:
+        """Runs of tokens from the same stretch of ``frames_per_time`` frames: time, number of tokens, time text, and
+        which stretch it is."""
         begin, end = projected.tokens.offsets[video : video + 2].tolist()
         stretch = stretches(projected.tokens.position[begin:end], self.prompt.frames_per_time)
         which, counts = torch.unique_consecutive(stretch, return_counts=True)
         times = projected.times[video, which * self.prompt.frames_per_time].tolist()
         nothing = torch.zeros(0, dtype=torch.long)
         text = [self.time_text.ids(t) if self.time_text else nothing for t in times]
-        return times, counts.tolist(), text
+        return times, counts.tolist(), text, which.tolist()
 
     def _lay_out(
         self, projected: Projected, video: int, embedding: nn.Module, keep: Tensor | None, selection: Selection | None
     ) -> Prefix:
         begin, end = projected.tokens.offsets[video : video + 2].tolist()
         features = shortened(projected.features[begin:end], projected.silence)
-        _, counts, text = self._groups(projected, video)
+        _, counts, text, numbers = self._groups(projected, video)
         kept = torch.ones(end - begin, dtype=torch.bool) if keep is None else keep.cpu()
         ids: list[int] = list(self.chat.head)
         place: list[int] = []
@@ -190,12 +196,25 @@ class Layout:
             place.extend(range(len(ids), len(ids) + n))
             ids.extend([0] * n)
             ids.extend(after)
-            belongs.extend([group] * (len(ids) - len(belongs)))
+            belongs.extend([numbers[group]] * (len(ids) - len(belongs)))
         token = kept.nonzero()[:, 0].to(features.device)
         where = torch.tensor(place, dtype=torch.long, device=features.device)
         embeds: Tensor = embedding(torch.tensor(ids, device=features.device))
         embeds = embeds.index_copy(0, where, features[token].to(embeds.dtype))
         return Prefix(embeds, where, token, torch.tensor(belongs, device=features.device), selection)
+
+
+def in_order(stretch: Tensor) -> None:
+    """What a cache compressor reads comes stretch by stretch.
+
+    Raises:
+        UserError: it does not.
+    """
+    if bool((stretch[1:] < stretch[:-1]).any()):
+        raise UserError(
+            "the compressor gives tokens of one of its groups that go back in time by more than a stretch, which no "
+            "cache reads; set prompt.frames_per_time to a multiple of the compressor's group of frames"
+        )
 
 
 def shortened(features: Tensor, by: float) -> Tensor:

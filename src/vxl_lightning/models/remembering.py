@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vxl_lightning.caches.base import Memory
 from vxl_lightning.caches.forward import forward
+from vxl_lightning.errors import UserError
 from vxl_lightning.models.packing import Packed, Segment
 
 if TYPE_CHECKING:
@@ -56,6 +57,25 @@ def remember(model: "VideoLM", prefix: "Prefix", question: str) -> Memory:
         return forward(model.plain, prefix.embeds, None, position)[1]
     state = model.cache.read(model.plain, prefix.passage)
     return model.cache.recall(model.plain, state, query_of(model, question) if model.cache.needs_query else None)
+
+
+def check_length(model: "VideoLM", begin: int, question: str, room: int) -> None:
+    """Beyond its context a language model answers nonsense without a word.
+
+    Args:
+        begin: positions that what precedes the question takes.
+        room: longest answer.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    limit = getattr(model.plain.config, "max_position_embeddings", None)
+    needed = begin + len(model.layout.chat.question(question)) + room
+    if limit is not None and needed > limit:
+        raise UserError(
+            f"video and question take {needed:,} positions and the language model has {limit:,}; look at fewer frames "
+            "(--fps, --max-frames), keep fewer tokens (retention, a selector, a cache), or shorten the question"
+        )
 
 
 def hidden_after(plain: Any, packed: Packed, memories: Sequence[Memory]) -> Tensor:

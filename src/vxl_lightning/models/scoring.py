@@ -53,6 +53,13 @@ def choice_scores(
     return found
 
 
+def scored(model: "VideoLM", memory: Memory, question: str, choices: Sequence[str]) -> dict[str, float]:
+    """Log-likelihood of every choice of one question after what is remembered."""
+    root = Segment(model.embedding(model.ids([])), -1)
+    found = choice_scores(model, [Row(0, [0], root, memory)], [[question]], [[choices]])[0][0]
+    return dict(zip(choices, found.tolist(), strict=True))
+
+
 def answer_losses(
     model: "VideoLM", rows: Sequence[Row], questions: Sequence[Sequence[tuple[str, str]]], max_tokens: int
 ) -> list[list[float]]:
@@ -66,12 +73,14 @@ def answer_losses(
             tree.append(Segment(model.ids(chat.answer(answer)[:max_tokens]), len(tree) - 1, supervised=True))
             order.append((row.video, i))
         trees.append(tree)
+    found = [[math.nan] * len(pairs) for pairs in questions]
+    if not order:
+        return found
     packed = pack(trees, model.embedding)
     nats = -model.log_likelihood(packed, memories(rows))
     which = packed.predict[:, 0] * max(map(len, trees)) + packed.segment
     # An answer's tokens are neighbours, in the order of trees and questions.
     counts = torch.unique_consecutive(which, return_counts=True)[1].tolist()
-    found = [[math.nan] * len(pairs) for pairs in questions]
     for (video, i), part in zip(order, nats.split(counts), strict=True):
         found[video][i] = float(part.mean())
     return found

@@ -10,9 +10,8 @@ from vxl_lightning.caches.base import CacheState, Memory, Passage
 from vxl_lightning.encoders.base import Encoder
 from vxl_lightning.errors import UserError
 from vxl_lightning.models import scoring
-from vxl_lightning.models.packing import Segment
-from vxl_lightning.models.prefix import shortened
-from vxl_lightning.models.remembering import Row, generate, query_of
+from vxl_lightning.models.prefix import in_order, shortened
+from vxl_lightning.models.remembering import check_length, generate, query_of
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.tokens import VideoGrid
 
@@ -78,6 +77,8 @@ class StreamingVideo:
             raise UserError(f"{name} cannot stream: choose a causal compressor that needs no query, such as dts")
         if model.cache is None:
             raise UserError("a stream needs a cache compressor: set cache=quantized, or cache=full to keep everything")
+        if model.training:
+            raise UserError("a model in training mode answers otherwise every time; call model.eval() first")
         if model.selector is not None:
             raise UserError("a stream has no selector, which needs the whole video; set selector=null")
         self.model = model
@@ -93,7 +94,7 @@ class StreamingVideo:
 
         Args:
             frames: ``[n, 3, height, width]``, as the encoder takes them.
-            times: ``[n]`` seconds.
+            times: ``[n]`` seconds since the stream began; float32 tells frames of 30 a second apart for six days.
 
         Raises:
             UserError: no encoder, or times that do not go on rising.
@@ -106,11 +107,23 @@ class StreamingVideo:
         self.add_grid(VideoGrid.of(encoded.features.float()[None], times.float()[None].to(self.model.device), **side))
 
     def add_grid(self, grid: VideoGrid) -> None:
-        """Add the next frames, encoded: a batch of one without padding.
+        """Add the next frames, encoded: a batch of one without padding. What is refused leaves the stream as it was.
 
         Raises:
-            UserError: times that do not go on rising.
+            UserError: times that do not go on rising, or a grid that the compressor cannot take.
         """
+        compressor = self.model.compressor
+        if grid.shape[0] != 1 or not bool(grid.frame_mask.all()) or grid.shape[-1] != compressor.dim:
+            raise UserError(
+                f"a stream takes one video, frames without padding, of {compressor.dim} channels; got {grid.shape[0]} "
+                f"videos of {grid.shape[-1]} channels, {int((~grid.frame_mask).sum())} frames of padding"
+            )
+        if compressor.needs_importance and grid.importance is None:
+            raise UserError(f"{type(compressor).__name__} needs importance; choose an encoder that provides it")
+        try:
+            grid.check()
+        except ValueError as error:  # the frames are refused, and the stream goes on
+            raise UserError(str(error)) from None
         times = grid.times[0]
         if float(times[0]) <= self.seconds or bool((times[1:] <= times[:-1]).any()):
             raise UserError(
@@ -149,12 +162,11 @@ class StreamingVideo:
         assert state is not None
         query = query_of(model, question) if model.cache.needs_query else None
         memory: Memory = model.cache.recall(model.plain, state, query)
+        check_length(model, memory.position, question, max_new_tokens)
         if choices is None:
             text = model.layout.chat.decode(generate(model, memory, question, max_new_tokens))
             return StreamAnswer(text, None, self.seconds, len(memory))
-        root = Segment(torch.empty(0, model.cache.shape.hidden, device=model.device), -1)
-        found = scoring.choice_scores(model, [Row(0, [0], root, memory)], [[question]], [[choices]])[0][0]
-        scores = dict(zip(choices, found.tolist(), strict=True))
+        scores = scoring.scored(model, memory, question, choices)
         return StreamAnswer(max(scores, key=lambda c: scores[c]), scores, self.seconds, len(memory))
 
     @torch.no_grad()
@@ -163,13 +175,15 @@ class StreamingVideo:
         model, frames = self.model, self.model.prompt.frames_per_time
         tokens, state = model.compressor.step(grid, reading.compressor, last=last)  # type: ignore[operator]
         features = shortened(model.projector(tokens.features), model.silence)
-        stretch = ((tokens.position[:, 0] + reading.frames) / frames).floor().long()
+        # The number of frames stays out of the fraction: float32 would lose its places in a long stream.
+        stretch = ((tokens.position[:, 0] + reading.frames % frames) / frames).floor().long() + reading.frames // frames
         times = grid.times[0]
         if reading.tokens is not None and reading.stretch is not None and reading.times is not None:
             features, stretch = torch.cat([reading.tokens, features]), torch.cat([reading.stretch, stretch])
             times = torch.cat([reading.times, times])
         consumed = reading.frames + tokens.source.shape[1]
         complete = int(stretch.max()) + 1 if last and len(stretch) else consumed // frames
+        in_order(stretch)
         ready = stretch < complete
         passage = self._laid_out(features[ready], stretch[ready], times, reading)
         cache = reading.cache

@@ -185,8 +185,6 @@ class VideoLM(nn.Module):
                 asked.append(chunk)
         if not asked:
             raise UserError("no sample of this batch has an answered question; instruction tuning needs conversations")
-        if dialogue and self.cache is not None and self.cache.needs_query:
-            raise UserError("dialogue=true: what this cache recalls depends on the question; set dialogue=false")
         chat, trees, memories = self.layout.chat, list[list[Segment]](), list[Memory]()
         for row in rows(self, prefixes, [[question for question, _ in chunk] for chunk in asked]):
             tree = [row.root]

@@ -263,7 +263,7 @@ def _describe(config: TrainConfig, data: VideoDataModule) -> dict[str, Any]:
     spec = config.pretraining if config.module == "pretraining" else config.model
     plugins = [
         registry.provenance(kind, getattr(spec, kind)["name"])
-        for kind in ("compressor", "masker", "selector")
+        for kind in ("compressor", "masker", "selector", "cache")
         if getattr(spec, kind, None)
     ]
     roles = ["train"] + (["val"] if config.data.val else [])

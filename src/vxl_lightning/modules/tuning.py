@@ -13,6 +13,7 @@ from vxl_lightning.config import to_plain
 from vxl_lightning.data.batch import stands_in
 from vxl_lightning.data.chat import exchanges
 from vxl_lightning.data.schema import Sample
+from vxl_lightning.errors import UserError
 from vxl_lightning.models.alignment import alignment_loss, events, spoken, vocabulary
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
 from vxl_lightning.models.pretrained import load_compressor
@@ -113,7 +114,22 @@ class InstructionTuning(L.LightningModule):
             load_compressor(compressor_from, self.model.compressor)
         self._sharded = False
         self._group: Any = None
+        self._check_cache()
         self._freeze()
+
+    def _check_cache(self) -> None:
+        """What does not go together with a cache compressor, which reads a video in several passes."""
+        cache, config = self.model.cache, self.config
+        if cache is None or config.objective != "answer":
+            return
+        if config.gradient_checkpointing:
+            raise UserError(
+                "gradient_checkpointing=true: transformers drops the keys and values that a cache compressor hands on; "
+                "set gradient_checkpointing=false, or model.cache=null"
+            )
+        if config.dialogue and cache.needs_query:
+            raise UserError("dialogue=true: what this cache recalls depends on the question; set dialogue=false")
+        cache.train()  # a model that was loaded is in evaluation mode, in which no ratios are drawn
 
     def _freeze(self) -> None:
         """Only what this stage trains has gradients."""
@@ -143,6 +159,11 @@ class InstructionTuning(L.LightningModule):
         mesh = self.device_mesh
         if mesh is None or self._sharded:
             return
+        if self.model.cache is not None:
+            raise UserError(
+                "a cache compressor reads a video in several passes, which sharded layers do not allow; "
+                "train with strategy=ddp, or set model.cache=null"
+            )
         from torch.distributed.fsdp import fully_shard
 
         self._group = mesh["data_parallel"].get_group()
