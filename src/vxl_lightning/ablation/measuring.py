@@ -23,6 +23,7 @@ from vxl_lightning.data.manifest import Encoding
 from vxl_lightning.data.media import Media
 from vxl_lightning.data.shards import ShardReader
 from vxl_lightning.errors import UserError
+from vxl_lightning.models.prefix import Prefix
 from vxl_lightning.models.pretrained import load_pretrained
 from vxl_lightning.models.remembering import remember
 from vxl_lightning.models.video_lm import VideoLM
@@ -87,13 +88,18 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
     counts = Counts(
         grid_tokens=frames * height * width,
         lm_tokens=len(prefix.place),
-        layer_mean_tokens=sum(positions) / len(positions) - text,
+        layer_mean_tokens=_visual(model, prefix, sum(positions) / len(positions) - text),
         kv_length=max(positions),
         kv_bytes=held.nbytes,
         compressor_flops=flops(lambda: model.prefix(model.project(grid, question), 0, question)),
         prefill_flops=flops(prefill),
     )
     return counts, projected.tokens.select(keep).source[0], prefill
+
+
+def _visual(model: VideoLM, prefix: Prefix, behind_text: float) -> float:
+    """Visual tokens of a layer: what is held behind all text, or what a cache compressor says, which may forget text."""
+    return behind_text if model.cache is None else float(model.cache.visual_length(prefix.passage))
 
 
 def _video(videos: ShardReader, key: str) -> Media:
