@@ -89,3 +89,74 @@ def test_other_families_are_refused_by_name() -> None:
         attentions(Other())
     with pytest.raises(ValueError, match="Other has no rotary_emb"):
         turned(Other(), [torch.zeros(1, 2, 3, HIDDEN)], torch.zeros(3, dtype=torch.long))
+
+
+# --- families --------------------------------------------------------------------------------------------------------
+
+
+def tiny(family: str, **more: Any) -> Any:
+    """A random model of another family, ``Qwen3`` for example, of the size of the kit's."""
+    import transformers
+
+    of_text = getattr(transformers, f"{family}TextConfig", None)  # of families that also see
+    config = (of_text or getattr(transformers, f"{family}Config"))(
+        **{
+            "vocab_size": 16,
+            "pad_token_id": 0,
+            "hidden_size": HIDDEN,
+            "intermediate_size": 48,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 8,
+            "initializer_range": 0.2,
+            **more,
+        }
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return getattr(transformers, f"{family}ForCausalLM")(config).eval().requires_grad_(False)
+
+
+def turn(model: Any) -> None:
+    turned(model, [torch.zeros(1, 2, 3, 8, dtype=model.dtype)] * 2, torch.zeros(3, dtype=torch.long))
+
+
+def forwards(model: Any) -> list[int]:
+    """Grows by one at every pass."""
+    seen: list[int] = []
+    model.base_model.layers[0].register_forward_pre_hook(lambda *_: seen.append(1))
+    return seen
+
+
+@pytest.mark.parametrize("family", ["Llama", "Mistral", "Qwen2", "Qwen3"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_families_whose_halves_rotate_are_checked_once(family: str, dtype: torch.dtype) -> None:
+    model = tiny(family).to(dtype)
+    passes, state = forwards(model), torch.get_rng_state()
+    turn(model)
+    assert len(passes) == 2 and torch.equal(state, torch.get_rng_state())
+    turn(model)
+    assert len(passes) == 2
+
+
+def test_dropout_in_training_does_not_upset_the_check() -> None:
+    turn(tiny("Llama", attention_dropout=0.5).train())
+
+
+@pytest.mark.parametrize(
+    ("family", "more", "what"),
+    [
+        ("Cohere", {}, "in layers 0, 1"),
+        ("Glm", {"partial_rotary_factor": 0.5}, "in layers 0, 1"),
+        ("Helium", {}, "in layers 0, 1"),
+        ("Ernie4_5", {}, "in layers 0, 1"),
+        ("SmolLM3", {"num_hidden_layers": 5, "no_rope_layers": [1, 1, 1, 1, 0]}, "in layers 4"),
+        ("Exaone4", {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]}, "in layers 1"),
+        ("Gemma3", {"sliding_window": 16}, "also asks for layer_type"),
+    ],
+)
+def test_families_whose_keys_do_not_turn_so_are_refused(family: str, more: dict[str, Any], what: str) -> None:
+    model = tiny(family, **more)
+    with pytest.raises(ValueError, match=rf"{family}ForCausalLM: .*{what}.*two halves of a head"):
+        turn(model)
