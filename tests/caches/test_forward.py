@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from vxl_lightning.caches.forward import attentions, forward, turned, watched
+from vxl_lightning.caches.forward import attentions, extended, forward, turned, watched
 from vxl_lightning.testing.case_cache import HIDDEN, language_model, prompt
 
 
@@ -160,3 +160,54 @@ def test_families_whose_keys_do_not_turn_so_are_refused(family: str, more: dict[
     model = tiny(family, **more)
     with pytest.raises(ValueError, match=rf"{family}ForCausalLM: .*{what}.*two halves of a head"):
         turn(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("Mistral", {}),  # every layer
+        ("Qwen2", {"use_sliding_window": True, "max_window_layers": 1}),  # the second alone
+        ("Exaone4", {"layer_types": ["sliding_attention", "full_attention"]}),
+    ],
+)
+def test_more_places_than_a_sliding_window_shows_are_refused(family: str, more: dict[str, Any]) -> None:
+    model, embeds = tiny(family, sliding_window=12, **more), prompt([4, 4]).embeds
+    memory = extended(model, embeds[:9], None)
+    whole = forward(model, embeds[:12], None, torch.arange(12))[0]
+    rest = forward(model, embeds[9:12], memory, torch.arange(9, 12))[0]
+    torch.testing.assert_close(rest, whole[9:], atol=1e-5, rtol=1e-4)
+    said = rf"{family}ForCausalLM: sliding_window=12, but 4 places are read after 9 .* 13 in all"
+    with pytest.raises(ValueError, match=said):
+        extended(model, embeds[9:13], memory)
+    with pytest.raises(ValueError, match="sliding_window=12"):
+        forward(model, embeds[:13], None, torch.arange(13), torch.ones(13, 13).tril().bool())
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("Llama", {}),
+        ("Mistral", {"sliding_window": None}),
+        ("Qwen2", {"sliding_window": 12}),  # not in use
+        ("Exaone4", {"sliding_window": 12, "layer_types": ["full_attention"] * 2}),
+    ],
+)
+def test_a_sliding_window_that_no_layer_has_bounds_nothing(family: str, more: dict[str, Any]) -> None:
+    assert len(extended(tiny(family, **more), prompt([4, 4]).embeds, None)) == len(prompt([4, 4]))
+
+
+@pytest.mark.parametrize("family", ["Qwen3", "Exaone4", "Olmo2", "Gemma3"])
+def test_queries_and_keys_that_are_normalised_are_watched_behind_their_norm(family: str) -> None:
+    """Four places and four heads: which is which, sizes alone do not tell."""
+    more = {"layer_types": ["full_attention"] * 2} if family in ("Exaone4", "Gemma3") else {}
+    model, embeds = tiny(family, num_key_value_heads=4, **more), prompt([]).embeds[:4]
+    for layer in model.base_model.layers:
+        torch.nn.init.uniform_(layer.self_attn.k_norm.weight, 0.5, 2)
+    nowhere = torch.zeros(4, dtype=torch.long)  # at position 0 nothing is rotated
+    with watched(model, "k_proj") as seen:
+        keys = forward(model, embeds, None, nowhere)[1].keys
+    with watched(model, "q_proj") as queries:
+        forward(model, embeds, None, nowhere)
+    assert len(seen) == len(queries) == 2 and queries[0].shape == (1, 4, 4 * 8)
+    for flat, key in zip(seen, keys, strict=True):
+        torch.testing.assert_close(flat.unflatten(2, (4, 8)).transpose(1, 2), key)

@@ -43,10 +43,21 @@ def forward(
 
     Returns:
         ``[n, hidden]`` last hidden states, and the new places' keys and values alone.
+
+    Raises:
+        ValueError: more places than a sliding window of the model's shows.
     """
     from transformers import DynamicCache
 
     n, old = len(embeds), 0 if before is None else len(before)
+    window = sliding_window(model.config)
+    if window is not None and old + n > window:
+        raise ValueError(
+            f"{type(model).__name__}: sliding_window={window}, but {n} places are read after {old} that are "
+            f"remembered, {old + n} in all, and layers with a window would not see the first of them; at most {window} "
+            "are allowed. Let fewer tokens reach the cache (fewer frames, lower retention, smaller windows or blocks), "
+            "or take a language model without a sliding window"
+        )
     cache = DynamicCache()
     if before is not None and old:
         for i, (k, v) in enumerate(zip(before.keys, before.values, strict=True)):
@@ -63,6 +74,14 @@ def forward(
     new = Memory([x.keys[:, :, old:] for x in layers], [x.values[:, :, old:] for x in layers], int(position[-1]) + 1)
     states: Tensor = out.last_hidden_state[0]
     return states, new
+
+
+def sliding_window(config: Any) -> int | None:
+    """How many places the layers of a language model see that see the fewest, or None where all see everything."""
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)  # without it, the window is every layer's
+    slides = getattr(config, "use_sliding_window", True) if kinds is None else "sliding_attention" in kinds
+    return int(window) if window and slides else None
 
 
 def extended(model: Any, embeds: Tensor, memory: Memory | None) -> Memory:
@@ -162,10 +181,22 @@ _ALLOWED = (
 @contextmanager
 def watched(model: Any, part: str) -> Iterator[list[Tensor]]:
     """Collects what ``q_proj`` or ``k_proj`` of every layer gives in the next pass: ``[1, n, heads * head_dim]`` each,
-    before any rotation and without gradient."""
+    before any rotation and without gradient.
+
+    Where the attention normalises it (``q_norm`` or ``k_norm``, as in Qwen3), what the norm gives, as that rotates.
+    """
     seen: list[Tensor] = []
+
+    def collect(_module: Any, given: Any, out: Tensor) -> None:
+        if out.ndim == 4:
+            # One head at a time: [1, n, heads, d], or [1, heads, n, d] as a view of it, as its strides tell.
+            out = out.transpose(1, 2) if given[0].stride(1) < given[0].stride(2) else out
+            out = out.flatten(2)
+        seen.append(out.detach())
+
     with ExitStack() as stack:
         for attention in attentions(model):
-            hook = getattr(attention, part).register_forward_hook(lambda _m, _i, out: seen.append(out.detach()))
+            norm = getattr(attention, f"{part[0]}_norm", None)
+            hook = (getattr(attention, part) if norm is None else norm).register_forward_hook(collect)
             stack.callback(hook.remove)
         yield seen
