@@ -24,6 +24,14 @@ def test_the_shape_is_read_from_the_language_model() -> None:
     assert LanguageShape.of(language_model()) == LanguageShape(layers=2, hidden=32, heads=4, kv_heads=2, head_dim=8)
 
 
+def test_a_family_of_another_layout_has_no_shape() -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=16, n_embd=32, n_layer=1, n_head=4))
+    with pytest.raises(ValueError, match=r"GPT2LMHeadModel: a cache compressor needs layers\[i\]\.self_attn"):
+        LanguageShape.of(model)
+
+
 def test_every_part_is_read_as_it_comes() -> None:
     full, passage = cache(), prompt([4, 4])
     state = full.read(language_model(), passage.part(0, 8), last=False)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vxl_lightning.caches.forward import attentions
 from vxl_lightning.caches.memory import Memory, Passage
 
 __all__ = ["CacheCompressor", "CacheState", "LanguageShape", "Memory", "Passage"]
@@ -30,11 +31,15 @@ class LanguageShape:
 
     @classmethod
     def of(cls, model: Any) -> "LanguageShape":
-        """Of a transformers causal language model."""
-        c = model.config
+        """Of a transformers causal language model.
+
+        Raises:
+            ValueError: the model's layers are laid out otherwise than Llama's and Qwen's.
+        """
+        c, attention = model.config, attentions(model)[0]
         size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
-        bias = getattr(getattr(model.base_model.layers[0].self_attn, "q_proj", None), "bias", None) is not None
+        bias = getattr(attention.q_proj, "bias", None) is not None
         return cls(c.num_hidden_layers, c.hidden_size, c.num_attention_heads, heads, size, bias)
 
 
