@@ -53,11 +53,13 @@ class CacheState:
         memory: keys and values, or None before anything was read.
         pending: places that wait for the rest of their window, or None.
         ended: the prompt was read to its end.
+        reached: stretch of the last place that came, read or pending.
     """
 
     memory: Memory | None = None
     pending: Passage | None = None
     ended: bool = False
+    reached: int = -1
 
 
 class CacheCompressor(nn.Module, ABC):
@@ -153,8 +155,8 @@ class CacheCompressor(nn.Module, ABC):
         Raises:
             ValueError: embeddings with NaN or of another width, stretches out of order, a prompt that has ended.
         """
-        self.check(passage)
         state = self.start() if state is None else state
+        self.check(passage, state.reached)
         if state.ended:
             raise ValueError(f"{type(self).__name__}: this prompt has ended; read its parts with last=False")
         waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
@@ -163,7 +165,8 @@ class CacheCompressor(nn.Module, ABC):
             state = self.read_window(model, waiting.part(begin, end), state)
             begin = end
         rest = waiting.part(begin, len(waiting))
-        return replace(state, pending=rest if len(rest) else None, ended=last)
+        reached = int(passage.stretch[-1]) if len(passage) else state.reached
+        return replace(state, pending=rest if len(rest) else None, ended=last, reached=reached)
 
     def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
         """What a question attends to.
@@ -191,8 +194,12 @@ class CacheCompressor(nn.Module, ABC):
         """Bytes that a state holds for the language model."""
         return 0 if state.memory is None else int(state.memory.nbytes)
 
-    def check(self, passage: Passage) -> Passage:
+    def check(self, passage: Passage, reached: int = -1) -> Passage:
         """What ``read`` can take.
+
+        Args:
+            passage: the next places.
+            reached: stretch of the place before them.
 
         Raises:
             ValueError: another width than the language model's, NaN, stretches out of order.
@@ -201,8 +208,12 @@ class CacheCompressor(nn.Module, ABC):
         self._check_embeds(passage.embeds, "embeds")
         if len({len(passage.embeds), len(passage.visual), len(passage.stretch)}) != 1:
             raise ValueError(f"{name}: embeds, visual and stretch of a passage differ in length")
-        if bool((passage.stretch[1:] < passage.stretch[:-1]).any()):
-            raise ValueError(f"{name}: the stretches of a passage must not fall; lay it out in the order of time")
+        before = torch.cat([passage.stretch.new_full((1,), reached), passage.stretch[:-1]])[: len(passage)]
+        if bool((passage.stretch < before).any()):
+            raise ValueError(
+                f"{name}: the stretches of a passage must not fall, and its first not below {reached}, which the part "
+                "before it reached; lay the prompt out in the order of time"
+            )
         return passage
 
     def _check_embeds(self, embeds: Tensor, what: str) -> None:
