@@ -105,10 +105,15 @@ class VisualSummarization(CacheCompressor):
                 yield cast(nn.Linear, projection), getattr(attention, f"{name}_proj")
 
     def start_from(self, model: Any) -> None:
-        """Projections as the language model's, the token as its mean embedding."""
+        """Projections as what the language model computes, LoRA included, the token as its mean embedding.
+
+        Raises:
+            ValueError: an adapter is no plain LoRA.
+        """
         with torch.no_grad():
             for own, theirs in self._pairs(model):
-                own.load_state_dict(getattr(theirs, "base_layer", theirs).state_dict())  # the layer under LoRA
+                own.load_state_dict(getattr(theirs, "base_layer", theirs).state_dict())
+                own.weight += adapted(theirs).to(own.weight)
             self.token.copy_(model.get_input_embeddings().weight.float().mean(0))
 
     def kv_length(self, passage: Passage) -> int:
@@ -212,6 +217,31 @@ class VisualSummarization(CacheCompressor):
             {"retention": 1 / 4, "window": 3},
             {"retention": 1 / 4, "window": 4, "least": 2, "windows": "dynamic"},
         ]
+
+
+def adapted(projection: Any) -> Tensor:
+    """What the adapters in use add to the weight of a projection; 0 without any.
+
+    Raises:
+        ValueError: an adapter is no plain LoRA.
+    """
+    added = torch.zeros(())
+    if not hasattr(projection, "base_layer") or projection.disable_adapters or projection.merged:
+        return added  # what is merged is in the layer under the adapter already
+    for name in projection.active_adapters:
+        if name in getattr(projection, "lora_A", {}):
+            if name in projection.lora_variant or projection.lora_bias[name]:
+                raise ValueError(_PLAIN.format(name))
+            added = projection.get_delta_weight(name).float() + added.to(projection.weight.device)
+        elif any(name in getattr(projection, layer) for layer in projection.adapter_layer_names):
+            raise ValueError(_PLAIN.format(name))
+    return added
+
+
+_PLAIN = (
+    "the adapter {!r} adds other than a plain LoRA does (no DoRA, no lora_bias, no other method), so summary tokens "
+    "cannot begin from it; merge it into the language model first (merge_and_unload)"
+)
 
 
 def depths(similarity: Tensor) -> Tensor:
