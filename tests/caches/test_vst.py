@@ -26,7 +26,8 @@ def cache(**params: Any) -> VisualSummarization:
     """One whose own weights are unlike the language model's."""
     torch.manual_seed(3)
     made = VisualSummarization(VisualSummarization.Config(**params), LanguageShape.of(language_model()))
-    made.token.data.normal_()
+    if made.trainable:
+        made.token.data.normal_()
     return made.eval()
 
 
@@ -195,6 +196,18 @@ def test_a_language_model_in_bfloat16_is_read_with_weights_in_float32() -> None:
     assert memory.keys[0].dtype == torch.bfloat16
     whole = read(module, passage)
     assert float((memory.values[0].float() - whole.values[0]).norm() / whole.values[0].norm()) < 0.02
+
+
+def test_what_inserts_nothing_has_nothing_to_train() -> None:
+    module = VisualSummarization(VisualSummarization.Config(retention=1.0), LanguageShape.of(language_model()))
+    assert not module.trainable and not list(module.parameters()) and VisualSummarization.trainable
+    module.start_from(language_model())
+    trained = torch.nn.ModuleDict({"cache": cache(retention=0.25)}).state_dict()
+    torch.nn.ModuleDict({"cache": module}).load_state_dict(trained)  # of which it needs no weight
+    drawing = cache(retention=1.0, ratios=[2])
+    assert drawing.trainable and list(drawing.parameters())
+    with pytest.raises(RuntimeError, match="token"):
+        drawing.load_state_dict(module.state_dict())
 
 
 # --- dynamic windows -------------------------------------------------------------------------------------------------

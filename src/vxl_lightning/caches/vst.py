@@ -39,7 +39,8 @@ class VisualSummarization(CacheCompressor):
     evaluation uses ``retention``. The paper's dynamic windows, which its release does not hold, are
     ``windows="dynamic"``: a window ends where what is shown changes most (`depths`). Text stays as it is, which the
     original has none of among its visual tokens. In the last layer a VST has no query of its own: nothing reads what it
-    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten.
+    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten;
+    without ``ratios`` to train at, there is nothing to train then, and the instance says so.
     """
 
     trainable = True
@@ -82,6 +83,9 @@ class VisualSummarization(CacheCompressor):
     def __init__(self, config: Config, shape: LanguageShape) -> None:
         super().__init__(config, shape)
         self.budget = "exact" if config.windows == "fixed" else "bound"  # type: ignore[misc]
+        if round(1 / config.retention) == 1 and not config.ratios:
+            # Nothing is inserted, ever: weights would wait for gradients that do not come.
+            self.trainable = False  # type: ignore[misc]
         heads = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
         # What a VST asks for in the last layer, nothing reads: it has no query there.
         self.projections = nn.ModuleList(
@@ -92,11 +96,18 @@ class VisualSummarization(CacheCompressor):
                     if name != "q" or layer < shape.layers - 1
                 }
             )
-            for layer in range(shape.layers)
+            for layer in range(shape.layers if self.trainable else 0)
         )
-        self.token = nn.Parameter(torch.zeros(shape.hidden))
+        if self.trainable:
+            self.token = nn.Parameter(torch.zeros(shape.hidden))
         # Draws so far: a resumed run draws the ratios that the uninterrupted one would have drawn.
         self.register_buffer("drawn", torch.zeros((), dtype=torch.long))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if not self.trainable:  # of a checkpoint trained at another retention, it needs no weight
+            for key in [k for k in state_dict if k.startswith((f"{prefix}projections.", f"{prefix}token"))]:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _pairs(self, model: Any) -> Iterator[tuple[nn.Linear, Any]]:
         """Each projection of the VSTs with the language model's."""
@@ -110,6 +121,8 @@ class VisualSummarization(CacheCompressor):
         Raises:
             ValueError: an adapter is no plain LoRA.
         """
+        if not self.trainable:
+            return
         with torch.no_grad():
             for own, theirs in self._pairs(model):
                 own.load_state_dict(getattr(theirs, "base_layer", theirs).state_dict())
@@ -216,6 +229,7 @@ class VisualSummarization(CacheCompressor):
             {"retention": 1 / 2, "window": 2},
             {"retention": 1 / 4, "window": 3},
             {"retention": 1 / 4, "window": 4, "least": 2, "windows": "dynamic"},
+            {"retention": 1.0, "window": 2},
         ]
 
 
