@@ -25,6 +25,8 @@ class Group:
         mean: ``[layers, kv_heads * head_dim]`` mean key before rotation.
         at: position of its first place when it was read.
         size: m.
+        alike: of a packed group where there is a ``store``, how like its mean is to that of the one before it; 0 of the
+            first.
     """
 
     keys: Tensor | Packed
@@ -32,10 +34,16 @@ class Group:
     mean: Tensor
     at: int
     size: int
+    alike: float = 0.0
 
     def packed(self, bits: int) -> "Group":
         assert isinstance(self.keys, Tensor) and isinstance(self.values, Tensor)
         return replace(self, keys=Packed.of(self.keys, bits), values=Packed.of(self.values, bits))
+
+    def after(self, other: "Group") -> "Group":
+        """Behind ``other``, in a store."""
+        alike = F.cosine_similarity(self.mean.flatten(), other.mean.flatten(), dim=0).round(decimals=5)
+        return replace(self, alike=float(alike))
 
     @property
     def nbytes(self) -> int:
@@ -168,12 +176,18 @@ class QuantizedMemory(CacheCompressor):
             raw = isinstance(group.keys, Tensor)
             kept.append(group.packed(self.config.bits) if raw and total > self.config.window else group)
         kept.reverse()
+        if not self.config.store:
+            return tuple(kept)
+        before = sum(isinstance(g.keys, Packed) for g in groups)
         outside = sum(isinstance(g.keys, Packed) for g in kept)
-        while self.config.store and outside > self.config.store:
-            means = torch.stack([g.mean.flatten() for g in kept[:outside]])
-            alike = F.cosine_similarity(means[1:], means[:-1], dim=-1).round(decimals=5)
-            del kept[int(alike.argmax()) + 1]
+        for i in range(max(before, 1), outside):
+            kept[i] = kept[i].after(kept[i - 1])
+        while outside > self.config.store:
+            forgotten = max(range(1, outside), key=lambda i: kept[i].alike)  # the earliest of equals
+            del kept[forgotten]
             outside -= 1
+            if forgotten < outside:  # its neighbour alone stands behind another one now
+                kept[forgotten] = kept[forgotten].after(kept[forgotten - 1])
         return tuple(kept)
 
     def _count(self, seen: int, largest: int, held: int) -> int:
