@@ -113,6 +113,13 @@ class CacheCompressor(nn.Module, ABC):
         """Keys of a layer that are recalled after a whole prompt, text included (the most there can be where ``budget``
         is ``bound``): a function of ``visual`` and ``stretch`` alone."""
 
+    def visual_length(self, passage: Passage) -> int:
+        """How many of ``kv_length`` are visual tokens, or stand for some: exact, or the most, where ``kv_length`` is.
+
+        All but the text, by default; methods that forget text as well count for themselves.
+        """
+        return self.kv_length(passage) - int((~passage.visual).sum())
+
     @abstractmethod
     def read_window(self, model: Any, window: Passage, state: Any) -> CacheState:
         """Read one whole window.

@@ -113,12 +113,23 @@ class QuantizedMemory(CacheCompressor):
 
     def kv_length(self, passage: Passage) -> int:
         """The most that a choice of groups can come to; exact where all have the same size."""
-        size = passage.stretch[passage.stretch >= 0].unique(return_counts=True)[1]
+        return self._most(passage, torch.ones_like(passage.visual))
+
+    def visual_length(self, passage: Passage) -> int:
+        """The most that a choice of groups can come to: a group that is not recalled takes its time text with it."""
+        return self._most(passage, passage.visual)
+
+    def _most(self, passage: Passage, counts: Tensor) -> int:
+        """The most places of those that count, ``[n]`` bool, in the head and any groups that can be recalled."""
+        grouped = passage.stretch >= 0
+        number, size = passage.stretch[grouped].unique(return_inverse=True, return_counts=True)[1:]
+        here = int(counts[~grouped].sum())
         if not len(size):
-            return len(passage)
+            return here
         raw = int((size.flip(0).cumsum(0) <= self.config.window).sum())
         count = self._count(len(size), int(size.max()), min(len(size), raw + (self.config.store or len(size))))
-        return len(passage) - int(size.sum()) + int(size.sort(descending=True).values[:count].sum())
+        each = torch.zeros_like(size).index_add(0, number, counts[grouped].long())
+        return here + int(each.sort(descending=True).values[:count].sum())
 
     def start(self) -> QuantizedState:
         return QuantizedState()
