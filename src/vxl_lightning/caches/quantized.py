@@ -72,9 +72,11 @@ class QuantizedMemory(CacheCompressor):
     last ``window`` tokens; a group that leaves the window is quantised to ``bits`` bits, asymmetrically, with a grid of
     its own for every layer, head and channel, and keeps its mean key. A question recalls the groups whose mean keys
     answer its mean query best, as many as ``retention`` of the visual tokens and ``most`` allow, restored and in the
-    order of time; head and recall stand at consecutive positions, keys turned to them, so that a stream of any length
-    is read and answered within the positions that the language model was trained on. ``store`` bounds the memory of a
-    stream without end: beyond it the group most like the one before it is forgotten.
+    order of time; head and recall stand at consecutive positions, keys turned to them. So the length of a stream does
+    not matter to the positions, as long as two sums lie within those that the language model was trained on: head,
+    window and one block (``block`` stretches, however large), and head, ``most`` (or one group, where that is larger),
+    question and answer. ``store`` bounds the memory of a stream without end: beyond it the group most like the one
+    before it is forgotten; without it, memory grows with the stream, a few bits a number.
 
     Follows Chen et al., "StreamingTOM" (CVPR 2026, arXiv 2510.18269): 4 bits, recall under 12,544 tokens, a window of
     4,800. Written from the published definition; the code has no licence and was not read. There a group is the 50

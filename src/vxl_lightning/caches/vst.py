@@ -30,8 +30,10 @@ class VisualSummarization(CacheCompressor):
     key and value projections of its own in every layer, which begin as copies of the language model's and are what is
     trained, and one embedding. A window attends to what is remembered and, causally, to itself; when it has been
     read, the keys and values of its visual tokens are forgotten, and those of its VSTs and of its text (time text, the
-    chat's head) stay. What stays takes consecutive positions, keys turned to them, so that a video of any length is
-    read within the positions that the language model was trained on.
+    chat's head) stay. What stays takes consecutive positions, keys turned to them: positions grow with what is
+    remembered (text, and ``retention`` of the visual tokens), by that much slower than the video, and a window is read
+    right behind it. A video fits where this, one window with its VSTs, and the question lie within the positions that
+    the language model was trained on.
 
     Follows Shu et al., "Video-XL" (CVPR 2025, arXiv 2409.14485, section 3.2) and its release (Apache-2.0, read, not
     copied). There a window is 1,440 tokens, ten frames; here ``window`` counts stretches of frames (those that share a
@@ -39,8 +41,8 @@ class VisualSummarization(CacheCompressor):
     evaluation uses ``retention``. The paper's dynamic windows, which its release does not hold, are
     ``windows="dynamic"``: a window ends where what is shown changes most (`depths`). Text stays as it is, which the
     original has none of among its visual tokens. In the last layer a VST has no query of its own: nothing reads what it
-    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten;
-    without ``ratios`` to train at, there is nothing to train then, and the instance says so.
+    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten; unless there
+    are ``ratios`` to train at, it then has no weights and is not ``trainable``.
     """
 
     trainable = True
