@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -178,6 +179,35 @@ def test_what_repeats_is_what_a_full_store_forgets() -> None:
     kept = torch.stack([g.mean[0] for g in state.groups])  # type: ignore[attr-defined]
     own = keys.self_attn.k_proj(keys.input_layernorm(embeds[HEAD:])).view(8, 4, 16).mean(1)
     torch.testing.assert_close(kept, own[[0, 1, 2, 4, 5, 6, 7]])
+
+
+@pytest.mark.parametrize("store", [1, 2, 9])
+def test_a_full_store_forgets_what_all_similarities_anew_say_and_computes_few(
+    store: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared = 0
+    similarity = torch.nn.functional.cosine_similarity
+
+    def counted(a: Tensor, b: Tensor, dim: int) -> Tensor:
+        nonlocal compared
+        compared += 1 if a.ndim == 1 else len(a)
+        return similarity(a, b, dim=dim)
+
+    monkeypatch.setattr(torch.nn.functional, "cosine_similarity", counted)
+    passage = prompt([4] * 40)
+    everything = cache(window=0, block=1).read(language_model(), passage)
+    means = [g.mean.flatten() for g in everything.groups]  # type: ignore[attr-defined]
+    assert compared == 0, "without a store nothing is compared"
+    state = cache(window=0, block=1, store=store).read(language_model(), passage)
+    assert compared <= 2 * 40, "with its own and, when one goes, with another neighbour"
+    left: list[Tensor] = []
+    for mean in means:
+        left.append(mean)
+        if len(left) > store:
+            alike = [float(similarity(a, b, dim=0).round(decimals=5)) for a, b in pairwise(left)]
+            del left[1 + alike.index(max(alike))]
+    kept = [g.mean.flatten() for g in state.groups]  # type: ignore[attr-defined]
+    assert len(kept) == store and all(torch.equal(a, b) for a, b in zip(kept, left, strict=True))
 
 
 def test_what_is_in_the_window_is_as_it_was_computed() -> None:

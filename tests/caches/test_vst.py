@@ -26,7 +26,8 @@ def cache(**params: Any) -> VisualSummarization:
     """One whose own weights are unlike the language model's."""
     torch.manual_seed(3)
     made = VisualSummarization(VisualSummarization.Config(**params), LanguageShape.of(language_model()))
-    made.token.data.normal_()
+    if made.trainable:
+        made.token.data.normal_()
     return made.eval()
 
 
@@ -150,6 +151,44 @@ def test_it_starts_from_the_layers_under_an_adapter() -> None:
     torch.testing.assert_close(memory.keys[1], read(plain, prompt([4, 4])).keys[1])
 
 
+def lora(**more: Any) -> Any:
+    """A language model under an adapter that was trained."""
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], **more)
+    model = get_peft_model(copy.deepcopy(language_model()), config)
+    for name, p in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(len(name)))
+    return model
+
+
+def test_it_starts_from_what_a_trained_adapter_makes_of_the_layers() -> None:
+    adapted = lora()
+    module, want = cache(retention=0.5), cache(retention=0.5)
+    module.start_from(adapted.get_base_model())
+    want.start_from(copy.deepcopy(adapted).merge_and_unload())
+    plain = cache(retention=0.5)
+    plain.start_from(language_model())
+    for (name, a), b, c in zip(module.named_parameters(), want.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+        assert torch.equal(b, c) != (".q." in name or ".v." in name)
+    with adapted.disable_adapter():
+        module.start_from(adapted.get_base_model())
+    for a, b in zip(module.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+    adapted.merge_adapter()
+    module.start_from(adapted.get_base_model())
+    for a, b in zip(module.parameters(), want.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"lora_bias": True}])
+def test_an_adapter_that_adds_otherwise_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"the adapter 'default' adds other than a plain LoRA.*merge_and_unload"):
+        cache(retention=0.5).start_from(lora(**more).get_base_model())
+
+
 def test_a_language_model_in_bfloat16_is_read_with_weights_in_float32() -> None:
     module, passage = cache(retention=0.5, window=2), prompt([4, 4])
     half = Passage(passage.embeds.bfloat16(), passage.visual, passage.stretch)
@@ -157,6 +196,18 @@ def test_a_language_model_in_bfloat16_is_read_with_weights_in_float32() -> None:
     assert memory.keys[0].dtype == torch.bfloat16
     whole = read(module, passage)
     assert float((memory.values[0].float() - whole.values[0]).norm() / whole.values[0].norm()) < 0.02
+
+
+def test_what_inserts_nothing_has_nothing_to_train() -> None:
+    module = VisualSummarization(VisualSummarization.Config(retention=1.0), LanguageShape.of(language_model()))
+    assert not module.trainable and not list(module.parameters()) and VisualSummarization.trainable
+    module.start_from(language_model())
+    trained = torch.nn.ModuleDict({"cache": cache(retention=0.25)}).state_dict()
+    torch.nn.ModuleDict({"cache": module}).load_state_dict(trained)  # of which it needs no weight
+    drawing = cache(retention=1.0, ratios=[2])
+    assert drawing.trainable and list(drawing.parameters())
+    with pytest.raises(RuntimeError, match="token"):
+        drawing.load_state_dict(module.state_dict())
 
 
 # --- dynamic windows -------------------------------------------------------------------------------------------------

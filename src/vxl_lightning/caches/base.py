@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vxl_lightning.caches.forward import attentions
 from vxl_lightning.caches.memory import Memory, Passage
 
 __all__ = ["CacheCompressor", "CacheState", "LanguageShape", "Memory", "Passage"]
@@ -30,11 +31,15 @@ class LanguageShape:
 
     @classmethod
     def of(cls, model: Any) -> "LanguageShape":
-        """Of a transformers causal language model."""
-        c = model.config
+        """Of a transformers causal language model.
+
+        Raises:
+            ValueError: the model's layers are laid out otherwise than Llama's and Qwen's.
+        """
+        c, attention = model.config, attentions(model)[0]
         size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         heads = getattr(c, "num_key_value_heads", None) or c.num_attention_heads
-        bias = getattr(getattr(model.base_model.layers[0].self_attn, "q_proj", None), "bias", None) is not None
+        bias = getattr(attention.q_proj, "bias", None) is not None
         return cls(c.num_hidden_layers, c.hidden_size, c.num_attention_heads, heads, size, bias)
 
 
@@ -48,11 +53,13 @@ class CacheState:
         memory: keys and values, or None before anything was read.
         pending: places that wait for the rest of their window, or None.
         ended: the prompt was read to its end.
+        reached: stretch of the last place that came, read or pending.
     """
 
     memory: Memory | None = None
     pending: Passage | None = None
     ended: bool = False
+    reached: int = -1
 
 
 class CacheCompressor(nn.Module, ABC):
@@ -106,6 +113,13 @@ class CacheCompressor(nn.Module, ABC):
         """Keys of a layer that are recalled after a whole prompt, text included (the most there can be where ``budget``
         is ``bound``): a function of ``visual`` and ``stretch`` alone."""
 
+    def visual_length(self, passage: Passage) -> int:
+        """How many of ``kv_length`` are visual tokens, or stand for some: exact, or the most, where ``kv_length`` is.
+
+        All but the text, by default; methods that forget text as well count for themselves.
+        """
+        return self.kv_length(passage) - int((~passage.visual).sum())
+
     @abstractmethod
     def read_window(self, model: Any, window: Passage, state: Any) -> CacheState:
         """Read one whole window.
@@ -148,8 +162,8 @@ class CacheCompressor(nn.Module, ABC):
         Raises:
             ValueError: embeddings with NaN or of another width, stretches out of order, a prompt that has ended.
         """
-        self.check(passage)
         state = self.start() if state is None else state
+        self.check(passage, state.reached)
         if state.ended:
             raise ValueError(f"{type(self).__name__}: this prompt has ended; read its parts with last=False")
         waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
@@ -158,7 +172,8 @@ class CacheCompressor(nn.Module, ABC):
             state = self.read_window(model, waiting.part(begin, end), state)
             begin = end
         rest = waiting.part(begin, len(waiting))
-        return replace(state, pending=rest if len(rest) else None, ended=last)
+        reached = int(passage.stretch[-1]) if len(passage) else state.reached
+        return replace(state, pending=rest if len(rest) else None, ended=last, reached=reached)
 
     def recall(self, model: Any, state: CacheState, query: Tensor | None = None) -> Memory:
         """What a question attends to.
@@ -186,8 +201,12 @@ class CacheCompressor(nn.Module, ABC):
         """Bytes that a state holds for the language model."""
         return 0 if state.memory is None else int(state.memory.nbytes)
 
-    def check(self, passage: Passage) -> Passage:
+    def check(self, passage: Passage, reached: int = -1) -> Passage:
         """What ``read`` can take.
+
+        Args:
+            passage: the next places.
+            reached: stretch of the place before them.
 
         Raises:
             ValueError: another width than the language model's, NaN, stretches out of order.
@@ -196,8 +215,12 @@ class CacheCompressor(nn.Module, ABC):
         self._check_embeds(passage.embeds, "embeds")
         if len({len(passage.embeds), len(passage.visual), len(passage.stretch)}) != 1:
             raise ValueError(f"{name}: embeds, visual and stretch of a passage differ in length")
-        if bool((passage.stretch[1:] < passage.stretch[:-1]).any()):
-            raise ValueError(f"{name}: the stretches of a passage must not fall; lay it out in the order of time")
+        before = torch.cat([passage.stretch.new_full((1,), reached), passage.stretch[:-1]])[: len(passage)]
+        if bool((passage.stretch < before).any()):
+            raise ValueError(
+                f"{name}: the stretches of a passage must not fall, and its first not below {reached}, which the part "
+                "before it reached; lay the prompt out in the order of time"
+            )
         return passage
 
     def _check_embeds(self, embeds: Tensor, what: str) -> None:

@@ -49,7 +49,9 @@ class ChunkedPrefill(CacheCompressor):
 
     *Prefill.* The video is read in blocks of ``block`` stretches. A block attends to itself (causally), to the
     ``previous`` blocks before it, to all text so far (the chat's head, time text) and to nothing else: what it does not
-    see is not computed, so time and memory of the attention grow linearly with the video.
+    see is not computed. Between visual tokens, time and memory of the attention so grow linearly with the video; time
+    text alone is seen by all that follows, a small part that grows with the square. All keys and values are held until
+    a question chooses, and every block appends its own to them in a copy.
 
     *Decoding.* Of every ``chunk`` stretches either all keys and values of the visual tokens are recalled, or those
     averaged over ``pool`` neighbouring tokens; text always. As many chunks are recalled in full as ``retention``

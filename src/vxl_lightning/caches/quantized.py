@@ -25,6 +25,8 @@ class Group:
         mean: ``[layers, kv_heads * head_dim]`` mean key before rotation.
         at: position of its first place when it was read.
         size: m.
+        alike: of a packed group where there is a ``store``, how like its mean is to that of the one before it; 0 of the
+            first.
     """
 
     keys: Tensor | Packed
@@ -32,10 +34,16 @@ class Group:
     mean: Tensor
     at: int
     size: int
+    alike: float = 0.0
 
     def packed(self, bits: int) -> "Group":
         assert isinstance(self.keys, Tensor) and isinstance(self.values, Tensor)
         return replace(self, keys=Packed.of(self.keys, bits), values=Packed.of(self.values, bits))
+
+    def after(self, other: "Group") -> "Group":
+        """Behind ``other``, in a store."""
+        alike = F.cosine_similarity(self.mean.flatten(), other.mean.flatten(), dim=0).round(decimals=5)
+        return replace(self, alike=float(alike))
 
     @property
     def nbytes(self) -> int:
@@ -64,9 +72,11 @@ class QuantizedMemory(CacheCompressor):
     last ``window`` tokens; a group that leaves the window is quantised to ``bits`` bits, asymmetrically, with a grid of
     its own for every layer, head and channel, and keeps its mean key. A question recalls the groups whose mean keys
     answer its mean query best, as many as ``retention`` of the visual tokens and ``most`` allow, restored and in the
-    order of time; head and recall stand at consecutive positions, keys turned to them, so that a stream of any length
-    is read and answered within the positions that the language model was trained on. ``store`` bounds the memory of a
-    stream without end: beyond it the group most like the one before it is forgotten.
+    order of time; head and recall stand at consecutive positions, keys turned to them. So the length of a stream does
+    not matter to the positions, as long as two sums lie within those that the language model was trained on: head,
+    window and one block (``block`` stretches, however large), and head, ``most`` (or one group, where that is larger),
+    question and answer. ``store`` bounds the memory of a stream without end: beyond it the group most like the one
+    before it is forgotten; without it, memory grows with the stream, a few bits a number.
 
     Follows Chen et al., "StreamingTOM" (CVPR 2026, arXiv 2510.18269): 4 bits, recall under 12,544 tokens, a window of
     4,800. Written from the published definition; the code has no licence and was not read. There a group is the 50
@@ -105,12 +115,23 @@ class QuantizedMemory(CacheCompressor):
 
     def kv_length(self, passage: Passage) -> int:
         """The most that a choice of groups can come to; exact where all have the same size."""
-        size = passage.stretch[passage.stretch >= 0].unique(return_counts=True)[1]
+        return self._most(passage, torch.ones_like(passage.visual))
+
+    def visual_length(self, passage: Passage) -> int:
+        """The most that a choice of groups can come to: a group that is not recalled takes its time text with it."""
+        return self._most(passage, passage.visual)
+
+    def _most(self, passage: Passage, counts: Tensor) -> int:
+        """The most places of those that count, ``[n]`` bool, in the head and any groups that can be recalled."""
+        grouped = passage.stretch >= 0
+        number, size = passage.stretch[grouped].unique(return_inverse=True, return_counts=True)[1:]
+        here = int(counts[~grouped].sum())
         if not len(size):
-            return len(passage)
+            return here
         raw = int((size.flip(0).cumsum(0) <= self.config.window).sum())
         count = self._count(len(size), int(size.max()), min(len(size), raw + (self.config.store or len(size))))
-        return len(passage) - int(size.sum()) + int(size.sort(descending=True).values[:count].sum())
+        each = torch.zeros_like(size).index_add(0, number, counts[grouped].long())
+        return here + int(each.sort(descending=True).values[:count].sum())
 
     def start(self) -> QuantizedState:
         return QuantizedState()
@@ -168,12 +189,18 @@ class QuantizedMemory(CacheCompressor):
             raw = isinstance(group.keys, Tensor)
             kept.append(group.packed(self.config.bits) if raw and total > self.config.window else group)
         kept.reverse()
+        if not self.config.store:
+            return tuple(kept)
+        before = sum(isinstance(g.keys, Packed) for g in groups)
         outside = sum(isinstance(g.keys, Packed) for g in kept)
-        while self.config.store and outside > self.config.store:
-            means = torch.stack([g.mean.flatten() for g in kept[:outside]])
-            alike = F.cosine_similarity(means[1:], means[:-1], dim=-1).round(decimals=5)
-            del kept[int(alike.argmax()) + 1]
+        for i in range(max(before, 1), outside):
+            kept[i] = kept[i].after(kept[i - 1])
+        while outside > self.config.store:
+            forgotten = max(range(1, outside), key=lambda i: kept[i].alike)  # the earliest of equals
+            del kept[forgotten]
             outside -= 1
+            if forgotten < outside:  # its neighbour alone stands behind another one now
+                kept[forgotten] = kept[forgotten].after(kept[forgotten - 1])
         return tuple(kept)
 
     def _count(self, seen: int, largest: int, held: int) -> int:

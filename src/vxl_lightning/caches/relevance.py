@@ -1,5 +1,5 @@
 """How much a question wants of each group of remembered tokens: its queries against the groups' mean keys, layer by
-layer, both before rotation, so that it does not matter how long ago something was."""
+layer, both as they are just before rotation, so that it does not matter how long ago something was."""
 
 from collections.abc import Sequence
 from typing import Any

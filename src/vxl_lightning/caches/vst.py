@@ -30,8 +30,10 @@ class VisualSummarization(CacheCompressor):
     key and value projections of its own in every layer, which begin as copies of the language model's and are what is
     trained, and one embedding. A window attends to what is remembered and, causally, to itself; when it has been
     read, the keys and values of its visual tokens are forgotten, and those of its VSTs and of its text (time text, the
-    chat's head) stay. What stays takes consecutive positions, keys turned to them, so that a video of any length is
-    read within the positions that the language model was trained on.
+    chat's head) stay. What stays takes consecutive positions, keys turned to them: positions grow with what is
+    remembered (text, and ``retention`` of the visual tokens), by that much slower than the video, and a window is read
+    right behind it. A video fits where this, one window with its VSTs, and the question lie within the positions that
+    the language model was trained on.
 
     Follows Shu et al., "Video-XL" (CVPR 2025, arXiv 2409.14485, section 3.2) and its release (Apache-2.0, read, not
     copied). There a window is 1,440 tokens, ten frames; here ``window`` counts stretches of frames (those that share a
@@ -39,7 +41,8 @@ class VisualSummarization(CacheCompressor):
     evaluation uses ``retention``. The paper's dynamic windows, which its release does not hold, are
     ``windows="dynamic"``: a window ends where what is shown changes most (`depths`). Text stays as it is, which the
     original has none of among its visual tokens. In the last layer a VST has no query of its own: nothing reads what it
-    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten.
+    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten; unless there
+    are ``ratios`` to train at, it then has no weights and is not ``trainable``.
     """
 
     trainable = True
@@ -82,6 +85,9 @@ class VisualSummarization(CacheCompressor):
     def __init__(self, config: Config, shape: LanguageShape) -> None:
         super().__init__(config, shape)
         self.budget = "exact" if config.windows == "fixed" else "bound"  # type: ignore[misc]
+        if round(1 / config.retention) == 1 and not config.ratios:
+            # Nothing is inserted, ever: weights would wait for gradients that do not come.
+            self.trainable = False  # type: ignore[misc]
         heads = {"q": shape.heads, "k": shape.kv_heads, "v": shape.kv_heads}
         # What a VST asks for in the last layer, nothing reads: it has no query there.
         self.projections = nn.ModuleList(
@@ -92,11 +98,18 @@ class VisualSummarization(CacheCompressor):
                     if name != "q" or layer < shape.layers - 1
                 }
             )
-            for layer in range(shape.layers)
+            for layer in range(shape.layers if self.trainable else 0)
         )
-        self.token = nn.Parameter(torch.zeros(shape.hidden))
+        if self.trainable:
+            self.token = nn.Parameter(torch.zeros(shape.hidden))
         # Draws so far: a resumed run draws the ratios that the uninterrupted one would have drawn.
         self.register_buffer("drawn", torch.zeros((), dtype=torch.long))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        if not self.trainable:  # of a checkpoint trained at another retention, it needs no weight
+            for key in [k for k in state_dict if k.startswith((f"{prefix}projections.", f"{prefix}token"))]:
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _pairs(self, model: Any) -> Iterator[tuple[nn.Linear, Any]]:
         """Each projection of the VSTs with the language model's."""
@@ -105,10 +118,17 @@ class VisualSummarization(CacheCompressor):
                 yield cast(nn.Linear, projection), getattr(attention, f"{name}_proj")
 
     def start_from(self, model: Any) -> None:
-        """Projections as the language model's, the token as its mean embedding."""
+        """Projections as what the language model computes, LoRA included, the token as its mean embedding.
+
+        Raises:
+            ValueError: an adapter is no plain LoRA.
+        """
+        if not self.trainable:
+            return
         with torch.no_grad():
             for own, theirs in self._pairs(model):
-                own.load_state_dict(getattr(theirs, "base_layer", theirs).state_dict())  # the layer under LoRA
+                own.load_state_dict(getattr(theirs, "base_layer", theirs).state_dict())
+                own.weight += adapted(theirs).to(own.weight)
             self.token.copy_(model.get_input_embeddings().weight.float().mean(0))
 
     def kv_length(self, passage: Passage) -> int:
@@ -211,7 +231,33 @@ class VisualSummarization(CacheCompressor):
             {"retention": 1 / 2, "window": 2},
             {"retention": 1 / 4, "window": 3},
             {"retention": 1 / 4, "window": 4, "least": 2, "windows": "dynamic"},
+            {"retention": 1.0, "window": 2},
         ]
+
+
+def adapted(projection: Any) -> Tensor:
+    """What the adapters in use add to the weight of a projection; 0 without any.
+
+    Raises:
+        ValueError: an adapter is no plain LoRA.
+    """
+    added = torch.zeros(())
+    if not hasattr(projection, "base_layer") or projection.disable_adapters or projection.merged:
+        return added  # what is merged is in the layer under the adapter already
+    for name in projection.active_adapters:
+        if name in getattr(projection, "lora_A", {}):
+            if name in projection.lora_variant or projection.lora_bias[name]:
+                raise ValueError(_PLAIN.format(name))
+            added = projection.get_delta_weight(name).float() + added.to(projection.weight.device)
+        elif any(name in getattr(projection, layer) for layer in projection.adapter_layer_names):
+            raise ValueError(_PLAIN.format(name))
+    return added
+
+
+_PLAIN = (
+    "the adapter {!r} adds other than a plain LoRA does (no DoRA, no lora_bias, no other method), so summary tokens "
+    "cannot begin from it; merge it into the language model first (merge_and_unload)"
+)
 
 
 def depths(similarity: Tensor) -> Tensor:
