@@ -162,12 +162,12 @@ class CacheCompressor(nn.Module, ABC):
         Raises:
             ValueError: embeddings with NaN or of another width, stretches out of order, a prompt that has ended.
         """
-        state = self.start() if state is None else state
         self.check(passage)
+        state = self.start() if state is None else state
         if len(passage) and int(passage.stretch[0]) < state.reached:
             raise ValueError(
-                f"{type(self).__name__}: this part begins with stretch {int(passage.stretch[0])}, but the one before it "
-                f"reached {state.reached}; stretches must not fall, so read a prompt's parts in the order of time"
+                f"{type(self).__name__}: this part begins with stretch {int(passage.stretch[0])}, but the one before "
+                f"it reached {state.reached}; stretches must not fall, so read a prompt's parts in the order of time"
             )
         if state.ended:
             raise ValueError(f"{type(self).__name__}: this prompt has ended; read its parts with last=False")
