@@ -48,7 +48,7 @@ def test_stretches_do_not_fall_across_a_cut_either(cut: int) -> None:
         state = module.read(model, passage.part(cut, cut), state, last=False)
         assert module.read(model, passage.part(cut, len(passage)), state).ended
         first = int(passage.stretch[cut - 1]) - 1
-        with pytest.raises(ValueError, match=f"its first not below {first + 1}, which the part before it reached"):
+        with pytest.raises(ValueError, match=f"begins with stretch {first}, but the one before it reached {first + 1}"):
             module.read(model, prompt([4], head=0, first=first), state)
 
 

@@ -162,8 +162,13 @@ class CacheCompressor(nn.Module, ABC):
         Raises:
             ValueError: embeddings with NaN or of another width, stretches out of order, a prompt that has ended.
         """
+        self.check(passage)
         state = self.start() if state is None else state
-        self.check(passage, state.reached)
+        if len(passage) and int(passage.stretch[0]) < state.reached:
+            raise ValueError(
+                f"{type(self).__name__}: this part begins with stretch {int(passage.stretch[0])}, but the one before "
+                f"it reached {state.reached}; stretches must not fall, so read a prompt's parts in the order of time"
+            )
         if state.ended:
             raise ValueError(f"{type(self).__name__}: this prompt has ended; read its parts with last=False")
         waiting = passage if state.pending is None else Passage.joined([state.pending, passage])
@@ -201,12 +206,8 @@ class CacheCompressor(nn.Module, ABC):
         """Bytes that a state holds for the language model."""
         return 0 if state.memory is None else int(state.memory.nbytes)
 
-    def check(self, passage: Passage, reached: int = -1) -> Passage:
+    def check(self, passage: Passage) -> Passage:
         """What ``read`` can take.
-
-        Args:
-            passage: the next places.
-            reached: stretch of the place before them.
 
         Raises:
             ValueError: another width than the language model's, NaN, stretches out of order.
@@ -215,12 +216,8 @@ class CacheCompressor(nn.Module, ABC):
         self._check_embeds(passage.embeds, "embeds")
         if len({len(passage.embeds), len(passage.visual), len(passage.stretch)}) != 1:
             raise ValueError(f"{name}: embeds, visual and stretch of a passage differ in length")
-        before = torch.cat([passage.stretch.new_full((1,), reached), passage.stretch[:-1]])[: len(passage)]
-        if bool((passage.stretch < before).any()):
-            raise ValueError(
-                f"{name}: the stretches of a passage must not fall, and its first not below {reached}, which the part "
-                "before it reached; lay the prompt out in the order of time"
-            )
+        if bool((passage.stretch[1:] < passage.stretch[:-1]).any()):
+            raise ValueError(f"{name}: the stretches of a passage must not fall; lay it out in the order of time")
         return passage
 
     def _check_embeds(self, embeds: Tensor, what: str) -> None:
