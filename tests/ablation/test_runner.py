@@ -177,3 +177,13 @@ def test_selector_and_untuned_rows(make_config):
 def test_mistakes_are_named_before_anything_runs(make_config, overrides, message):
     with pytest.raises((UserError, ValueError), match=message):
         make_plan(make_config(*overrides))
+
+
+def test_a_row_with_a_cache_holds_fewer_keys_than_tokens_it_reads(make_config):
+    cache = "{name: quantized, retention: 0.5, window: 0, block: 1}"
+    out = run(make_config("variants.plain.compressor=dts", f"variants.kept={{compressor: dts, cache: {cache}}}"))
+    rows = {r["variant"]: r for r in pq.read_table(out / "results.parquet").to_pylist()}
+    plain, kept = rows["plain"], rows["kept"]
+    assert kept["lm_tokens"] == plain["lm_tokens"] == plain["layer_mean_tokens"]
+    assert 0 < kept["layer_mean_tokens"] < plain["layer_mean_tokens"]
+    assert kept["kv_length"] < plain["kv_length"] and kept["kv_bytes"] < plain["kv_bytes"]

@@ -98,7 +98,7 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
 
 
 def _visual(model: VideoLM, prefix: Prefix, behind_text: float) -> float:
-    """Visual tokens of a layer: what is held behind all text, or what a cache compressor says, which may forget text."""
+    """Visual tokens of a layer: what is held besides all text, or what a cache compressor says."""
     return behind_text if model.cache is None else float(model.cache.visual_length(prefix.passage))
 
 

@@ -76,6 +76,10 @@ class PressedCache(CacheCompressor):
         # The arithmetic of kvpress, so that its rounding is this one.
         return max(1, int(n * (1 - self._ratio)))
 
+    def visual_length(self, passage: Passage) -> int:
+        """The most: text and visual tokens compete for the same places."""
+        return min(self.kv_length(passage), int(passage.visual.sum()))
+
     @property
     def _ratio(self) -> float:
         """What kvpress calls the compression ratio."""
