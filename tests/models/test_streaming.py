@@ -91,7 +91,7 @@ def test_tokens_that_go_back_in_time_are_refused_by_name():
     model, grid = make({"name": "full"}), video(16)
     model.compressor = BackInTime(BackInTime.Config(), tiny_lm.DIM)
     for ask in (model.answer, lambda grid, *asked: streamed(model, grid, [9]).ask(*asked)):
-        with pytest.raises(UserError, match="set prompt.frames_per_time to a multiple"):
+        with pytest.raises(UserError, match=r"set prompt\.frames_per_time to a multiple"):
             ask(grid, "shape?", CHOICES)
     model = make({"name": "full"}, frames_per_time=8)
     model.compressor = BackInTime(BackInTime.Config(), tiny_lm.DIM)
