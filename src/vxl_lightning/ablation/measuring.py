@@ -74,7 +74,11 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
     asked = model.embedding(model.ids(model.layout.chat.question(question)))
 
     def prefill() -> Memory:
-        memory = remember(model, prefix, question)
+        if model.cache is None:  # one pass over any family of models, as answers take it
+            embeds = torch.cat([prefix.embeds, asked])[None]
+            layers = model.plain.base_model(inputs_embeds=embeds, use_cache=True).past_key_values.layers
+            return Memory([x.keys for x in layers], [x.values for x in layers], embeds.shape[1])
+        memory = remember(model, model.cache, prefix, question)
         position = torch.arange(memory.position, memory.position + len(asked), device=asked.device)
         _, new = forward(model.plain, asked, memory, position)
         return Memory.joined([memory, new], new.position)

@@ -59,8 +59,8 @@ def answer(
         projected = _timed(spent, "compress", lambda: model.project(grid, question))
         prefix = _timed(spent, "select", lambda: model.prefix(projected, 0, question))
         memory = None
-        if model.cache is not None:
-            memory = _timed(spent, "read", lambda: remember(model, prefix, question))
+        if (cache := model.cache) is not None:
+            memory = _timed(spent, "read", lambda: remember(model, cache, prefix, question))
         check_length(model, len(prefix.embeds) if memory is None else memory.position, question, max_new_tokens)
         scores: dict[str, float] | None = None
         if choices is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from vxl_lightning.caches.base import Memory
+from vxl_lightning.caches.base import CacheCompressor, Memory
 from vxl_lightning.caches.forward import forward
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.packing import Packed, Segment
@@ -50,13 +50,10 @@ def rows(model: "VideoLM", prefixes: Sequence["Prefix"], questions: Sequence[Seq
     return found
 
 
-def remember(model: "VideoLM", prefix: "Prefix", question: str) -> Memory:
-    """What a question about a video attends to: all keys and values, or what the cache compressor leaves."""
-    if model.cache is None:
-        position = torch.arange(len(prefix.embeds), device=prefix.embeds.device)
-        return forward(model.plain, prefix.embeds, None, position)[1]
-    state = model.cache.read(model.plain, prefix.passage)
-    return model.cache.recall(model.plain, state, query_of(model, question) if model.cache.needs_query else None)
+def remember(model: "VideoLM", cache: CacheCompressor, prefix: "Prefix", question: str) -> Memory:
+    """What a question about a video attends to: what the model's cache compressor leaves."""
+    state = cache.read(model.plain, prefix.passage)
+    return cache.recall(model.plain, state, query_of(model, question) if cache.needs_query else None)
 
 
 def check_length(model: "VideoLM", begin: int, question: str, room: int) -> None:
