@@ -1,4 +1,4 @@
-"""Plugins by name: compressors, maskers, selectors, caches and encoders, found through entry points.
+"""Plugins by name: compressors, maskers, selectors, caches, encoders and benchmarks, found through entry points.
 
 Built-ins come through the same groups (``vxl_lightning.compressors`` and so on) as everybody else's.
 Installed distributions are scanned once, from their metadata alone; a plugin's module is imported when
@@ -31,6 +31,7 @@ CONTRACTS = {
     "selector": "vxl_lightning.selectors.base:Selector",
     "cache": "vxl_lightning.caches.base:CacheCompressor",
     "encoder": "vxl_lightning.encoders.base:Encoder",
+    "benchmark": "vxl_lightning.evaluation.base:Benchmark",
 }
 """Kinds of plugin and the class each one extends; the entry-point group is ``vxl_lightning.<kind>s``."""
 

@@ -11,6 +11,7 @@ TITLES = {
     "masker": "Maskers, for reconstructive pretraining",
     "selector": "Selectors, by the question",
     "encoder": "Encoders",
+    "benchmark": "Benchmarks",
 }
 NEEDS = ("query", "importance", "motion", "time")
 

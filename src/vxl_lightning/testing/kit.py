@@ -14,6 +14,7 @@ import torch
 from vxl_lightning import registry
 from vxl_lightning.testing.case import Case, Law, LawBroken, NotApplicable
 from vxl_lightning.testing.case_cache import CacheCase
+from vxl_lightning.testing.laws_benchmark import BENCHMARK_LAWS, BenchmarkCase
 from vxl_lightning.testing.laws_cache import CACHE_LAWS
 from vxl_lightning.testing.laws_compressor import COMPRESSOR_LAWS, CompressorCase
 from vxl_lightning.testing.laws_encoder import ENCODER_LAWS, EncoderCase
@@ -27,12 +28,13 @@ Outcome = Literal["kept", "broken", "exception", "needless exception", "not appl
 CONTRACT = "contract"
 """The law that comes first: the class is a plugin of its kind at all. Where it is broken no other is tried."""
 
-_KINDS: dict[str, tuple[type[Case], tuple[Law, ...]]] = {
+_KINDS: dict[str, tuple[Callable[..., Case | BenchmarkCase], tuple[Law, ...]]] = {
     "compressor": (CompressorCase, COMPRESSOR_LAWS),
     "masker": (MaskerCase, MASKER_LAWS),
     "selector": (SelectorCase, SELECTOR_LAWS),
     "cache": (CacheCase, CACHE_LAWS),
     "encoder": (EncoderCase, ENCODER_LAWS),
+    "benchmark": (BenchmarkCase, BENCHMARK_LAWS),
 }
 
 
@@ -72,7 +74,7 @@ def check_plugin(
     """Hold a plugin against every law of its kind, on tiny inputs (seconds, CPU).
 
     Args:
-        kind: ``compressor``, ``masker``, ``selector``, ``cache`` or ``encoder``.
+        kind: ``compressor``, ``masker``, ``selector``, ``cache``, ``encoder`` or ``benchmark``.
         plugin: the class, or its registered name.
         params: ``Config`` arguments to test with; the class's ``get_test_params()`` where not given.
         expected_failures: law to reason, added to the class's own ``known_exceptions``.
@@ -148,7 +150,9 @@ def _runs(
     return [contract, *(functools.partial(one, law) for law in functions)]
 
 
-def _cases(case_type: type[Case], cls: Any, params: Sequence[Mapping[str, Any]] | None) -> list[Case]:
+def _cases(
+    case_type: Callable[..., Case | BenchmarkCase], cls: Any, params: Sequence[Mapping[str, Any]] | None
+) -> list[Case | BenchmarkCase]:
     # An encoder need not have test parameters: its weights may be too large to bring, or not be here.
     sets = list(getattr(cls, "get_test_params", list)() if params is None else params)
     return [case_type(cls, one, sets) for one in sets]
@@ -171,7 +175,7 @@ def _defect(kind: str, cls: Any, params: Sequence[Mapping[str, Any]] | None, kno
     return None if cases or kind == "encoder" else "get_test_params() returned nothing to test with"
 
 
-def _try(law: Law, case: Case) -> tuple[Outcome, str]:
+def _try(law: Law, case: Case | BenchmarkCase) -> tuple[Outcome, str]:
     with _own_randomness():
         try:
             law(case)

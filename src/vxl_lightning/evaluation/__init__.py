@@ -1,0 +1,1 @@
+"""Benchmarks from local copies, needles at length, and what their figures are worth."""
