@@ -143,7 +143,11 @@ def main() -> None:
         show(rows, console)
     commands = [line for original in asked for line in original.repository.wanting(parent)]
     if commands:
-        print("not compared, because their checkouts or interpreters are not there; these commands make them:", *dict.fromkeys(commands), sep="\n  ")
+        print(
+            "not compared, because their checkouts or interpreters are not there; these commands make them:",
+            *dict.fromkeys(commands),
+            sep="\n  ",
+        )
     elif args.only is None:
         measured = {"limit": LIMIT, "seeds": args.seeds, "comparisons": rows, "without": uncompared(everything)}
         path = record("parity", measured)

@@ -41,7 +41,7 @@ SIZES = {
     "max_position_embeddings": 512,
 }
 SHAPES = [(6, 8, 2, 2), (7, 8, 4, 3), (10, 12, 4, 3), (5, 16, 8, 2), (9, 8, 8, 4), (3, 16, 2, 10)]
-"""(frames, tokens of one, ratio, frames of a window): an odd number of windows, a last one that is not full, only that."""
+"""(frames, tokens of one, ratio, frames of a window): an odd number of windows, a broken last one, that alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,10 +146,13 @@ def their_logits(folder: Path, case: Case) -> Tensor:
 
 
 NOT_WHOLE = (
-    "a window's tokens are no multiple of the ratio: the release forgets those behind the last summary token unread and "
-    "puts the next window's first summary token that much earlier; ours gives them one of their own"
+    "a window's tokens are no multiple of the ratio: the release forgets those behind the last summary token unread "
+    "and puts the next window's first summary token that much earlier; ours gives them one of their own"
 )
-ONE = "retention=1 is plain causal attention; the release would put a summary token after every token and forget the token"
+ONE = (
+    "retention=1 is plain causal attention; the release would put a summary token after every token and forget the "
+    "token itself"
+)
 
 COMPARISONS: Sequence[Comparison] = [
     Comparison("cache", "vst", "keys and values that stay", SHAPES, make, our_kept, their_kept),

@@ -14,6 +14,8 @@ from unittest.mock import patch
 import torch
 from _interpreter import asked
 from _originals import Comparison
+from originals import video_xl
+from originals.video_xl import HEAD, QUESTION, SIZES, language_model, layers
 from torch import Tensor
 
 from vxl_lightning.caches import chunked
@@ -21,9 +23,6 @@ from vxl_lightning.caches.base import LanguageShape
 from vxl_lightning.caches.chunked import ChunkedPrefill
 from vxl_lightning.caches.forward import forward
 from vxl_lightning.caches.memory import Memory, Passage
-
-from originals import video_xl
-from originals.video_xl import HEAD, QUESTION, SIZES, language_model, layers
 
 REPOSITORY = video_xl.REPOSITORY
 
@@ -155,11 +154,26 @@ def their_level_logits(folder: Path, case: Case) -> Tensor:
     return theirs(folder, case, True, "logits")
 
 
+LEFT = (
+    "a stretch's tokens are no multiple of pool: the release averages within each stretch and drops those left at its "
+    "end; ours averages on within the chunk and drops none"
+)
+
 COMPARISONS: Sequence[Comparison] = [
     Comparison("cache", "chunked", "keys and values after the prefill", SHAPES, make, our_blocks, their_blocks),
     Comparison("cache", "chunked", "logits after the prefill", SHAPES, make, our_block_logits, their_block_logits),
     Comparison("cache", "chunked", "keys and values recalled", LEVELS, make_levels, our_levels, their_levels),
     Comparison(
         "cache", "chunked", "logits after the recall", LEVELS, make_levels, our_level_logits, their_level_logits
+    ),
+    Comparison(
+        "cache",
+        "chunked",
+        "logits, stretches of broken pool",
+        [(13, 6, 2, 4, 4)],
+        make_levels,
+        our_level_logits,
+        their_level_logits,
+        LEFT,
     ),
 ]

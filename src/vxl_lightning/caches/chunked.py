@@ -48,21 +48,25 @@ class ChunkedState(CacheState):
 class ChunkedPrefill(CacheCompressor):
     """Video-XL-2's chunk-based prefill and bi-level decoding.
 
-    *Prefill.* The video is read in blocks of ``block`` stretches. A block attends to itself (causally), to the
-    ``previous`` blocks before it, to all text so far (the chat's head, time text) and to nothing else: what it does not
-    see is not computed. Between visual tokens, time and memory of the attention so grow linearly with the video; time
-    text alone is seen by all that follows, a small part that grows with the square. All keys and values are held until
-    a question chooses, and every block appends its own to them in a copy.
+    *Prefill.* The video is read in blocks of ``block`` stretches. A visual token attends to its own block
+    (causally), to the ``previous`` blocks before it, to all text so far (the chat's head, time text) and to nothing
+    else: what it does not see is not computed. Time text attends to everything before it, and so carries what was seen
+    from block to block. Between visual tokens, time and memory of the attention so grow linearly with the video; what
+    time text reads, and what reads it, is a small part that grows with the square. All keys and values are held until a
+    question chooses, and every block appends its own to them in a copy.
 
     *Decoding.* Of every ``chunk`` stretches either all keys and values of the visual tokens are recalled, or those
-    averaged over ``pool`` neighbouring tokens; text always. As many chunks are recalled in full as ``retention``
-    allows: the first, the second and the last before any other, then the most relevant to the question. Relevance is
-    the question's mean query times the chunk's mean key, over all heads and layers (`relevance`).
+    averaged over ``pool`` neighbouring tokens, keys as they are before rotation; text always. What is recalled takes
+    consecutive positions, keys turned to them, and the question is read right behind it. As many chunks are recalled in
+    full as ``retention`` allows: the first and the last before any other, then the most relevant to the question.
+    Relevance is the question's mean query times the chunk's mean key, over all heads and layers (`relevance`).
 
     Follows Qin et al., "Video-XL-2" (arXiv 2506.19225) and its release (Apache-2.0, read, not copied). The release
     builds the blocks' attention as one dense mask, which saves nothing, and loads relevance from files that another
     model (LanguageBind) made, with another number of chunks for every kind of question; here the work is skipped,
-    relevance comes from the run, and the budget decides how many chunks are full. The last chunk in full is one of
+    relevance comes from the run, and the budget decides how many chunks are full. Neighbours are averaged within a
+    chunk, also where time text stands between them, and what is left at its end as well; the release averages within a
+    stretch and drops what is left there, which is nothing with its own sizes. The last chunk in full is one of
     ``chunk`` stretches only where the video has that many left. Where chunks differ in their number of tokens,
     ``kv_length`` is the most that a choice can come to. With every block visible (``previous=-1``) and ``retention=1``
     it is plain causal attention.
@@ -80,7 +84,7 @@ class ChunkedPrefill(CacheCompressor):
         block: int = 4
         """Stretches of a block."""
         previous: int = 3
-        """Blocks before its own that a block attends to; -1 is all."""
+        """Blocks before its own that a visual token attends to; -1 is all."""
         chunk: int = 4
         """Stretches that are recalled at one level of detail."""
         pool: int = 4
@@ -213,5 +217,6 @@ def _gathered(model: Any, memory: Memory, place: Tensor) -> Memory:
         total = torch.zeros(*x.shape[:2], size.shape[2], x.shape[3], device=x.device)
         return (total.index_add(2, place, x.float()) / size).to(x.dtype)
 
-    keys = turned(model, memory.keys, place - torch.arange(len(place), device=place.device))
-    return Memory([mean(k) for k in keys], [mean(v) for v in memory.values], size.shape[2])
+    by = place - torch.arange(len(place), device=place.device)
+    keys = [mean(turned(model, [k], by)[0]) for k in memory.keys]  # one layer's copy at a time
+    return Memory(keys, [mean(v) for v in memory.values], size.shape[2])

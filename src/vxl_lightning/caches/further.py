@@ -69,8 +69,8 @@ def _attending(model: Any, further: _Further) -> Iterator[None]:
     if not all(getattr(model.base_model, f"_supports_{what}", False) for what in ("attention_backend", "sdpa")):
         raise ValueError(
             f"{type(model).__name__}: its attention cannot be replaced for a pass, so time text cannot read what its "
-            "block does not see; every block must be visible (previous=-1), or take a language model with transformers' "
-            "attention interface and sdpa, as Llama, Mistral, Qwen2, Qwen3 and SmolLM2 are"
+            "block does not see; let every block be visible (previous=-1), or take a language model that has "
+            "transformers' attention interface and sdpa, as Llama, Mistral, Qwen2, Qwen3 and SmolLM2 have"
         )
     AttentionInterface.register(_NAME, _attend)
     config = attentions(model)[0].config
