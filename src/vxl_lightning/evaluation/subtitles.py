@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from vxl_lightning.errors import UserError
@@ -53,7 +54,7 @@ def read_srt(path: Path) -> list[Subtitle]:
     if any(line.strip() and not line.strip().isdigit() for line in before):
         raise UserError(f"{path}: is not srt: there is text before a line such as 00:00:01,000 --> 00:00:02,000")
     found = []
-    for i, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for i, stop in pairwise([*starts, len(lines)]):
         times = _CUE.match(lines[i])
         if times is None:
             raise UserError(f"{path}: line {i + 1}: must read 00:00:01,000 --> 00:00:02,000, not {lines[i]!r}")

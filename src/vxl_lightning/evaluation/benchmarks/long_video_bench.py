@@ -89,7 +89,7 @@ class LongVideoBench(Benchmark):
 
     title = "LongVideoBench"
     origin: ClassVar[str] = (
-        "arXiv 2407.15754; longvideobench/LongVideoBench (longvideobench_dataset.py: prompt and subtitles) and its task "
+        "arXiv 2407.15754; longvideobench/LongVideoBench (longvideobench_dataset.py: prompt, subtitles) and its task "
         "in EvolvingLMMs-Lab/lmms-eval (tasks/longvideobench/utils.py: parse_multi_choice_response and averages); "
         "annotations CC-BY-NC-SA-4.0"
     )
@@ -213,6 +213,12 @@ class LongVideoBench(Benchmark):
             )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "lvb_val.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+        (folder / "subtitles").mkdir(exist_ok=True)
+        lines = [{"start": "00:00:00.000", "end": "00:00:00.400", "line": "Hello"}]
+        stamps = [{"timestamp": [0.5, None], "text": "再见"}]
+        for n, content in enumerate((lines, stamps, lines)):
+            path = folder / "subtitles" / f"invented_{n}_en.json"
+            path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
         hidden = ("correct_choice", "position")
         test = [{k: v for k, v in row.items() if k not in hidden} for row in rows]
         (folder / "lvb_test_wo_gt.json").write_text(json.dumps(test, ensure_ascii=False), encoding="utf-8")

@@ -66,12 +66,13 @@ class LVBench(Benchmark):
         about: dict[str, Row] = {}
         problems = []
         for video in videos:
+            of_video: list[Row] = []
             try:
+                of_video = video.rows("qa")
                 video.path("key")
                 video.text("type")
-                of_video = video.rows("qa")
             except RowError as error:
-                problems.append(Problem(video.where, str(error)))
+                problems.append(Problem(video.where, str(error), len(of_video) or 1))
                 continue
             questions.extend(of_video)
             about.update({row.where: video for row in of_video})
@@ -85,6 +86,8 @@ class LVBench(Benchmark):
             raise RowError(f"question: must have the options (A) to (D), one a line after the question: {published!r}")
         ends = [*starts[1:], len(lines)]
         options = ["\n".join(lines[a:b]).strip() for a, b in zip(starts, ends, strict=True)]
+        if bare := [o[1] for o in options if not o[3:].strip()]:
+            raise RowError(f"question: option {', '.join(bare)} is empty: {published!r}")
         types = row.texts("question_type", least=1)
         if unknown := [t for t in types if t not in TYPES]:
             raise RowError(f"question_type: must be of {', '.join(TYPES)}, not {', '.join(unknown)}")

@@ -30,9 +30,9 @@ class MLVU(Benchmark):
     M-Avg is the mean of the tasks' accuracies, as by the authors and lmms-eval; VLMEvalKit takes the mean over all
     questions. Both are given. Options that are the same text: the last of them is the right one, as by the authors.
 
-    Where ours differs: a question whose answer is none of its options is a problem and is not asked; their script asks
-    it and counts it as wrong. Sub-scene captioning and summarisation (G-Avg) are graded by a remote model and are not
-    asked.
+    Where ours differs: a question whose answer is blank or none of its options is a problem and is not asked (five of
+    the dev set, as it lies on GitHub); their script asks it. Sub-scene captioning and summarisation (G-Avg) are graded
+    by a remote model and are not asked.
     """
 
     layout: ClassVar[str]

@@ -35,7 +35,7 @@ KINDS = {
 
 
 class MLVUDev(MLVU):
-    """The seven multiple-choice tasks of MLVU's dev set: 2,174 questions; see `MLVU` for the rules."""
+    """The seven multiple-choice tasks of MLVU's dev set: 2,175 questions; see `MLVU` for the rules."""
 
     title = "MLVU (dev)"
     origin: ClassVar[str] = (
@@ -43,7 +43,7 @@ class MLVUDev(MLVU):
         "check_ans, main); annotations and videos CC-BY-NC-SA-4.0"
     )
     layout = (
-        "json/1_plotQA.json ... json/7_topic_reasoning.json    as in the dataset MLVU/MVLU; also in data/ or beside it\n"
+        "json/1_plotQA.json ... json/7_topic_reasoning.json    as in the dataset MLVU/MVLU, or in data/\n"
         "video/1_plotQA/<video>.mp4 ... video/7_topic_reasoning/<video>.mp4\n"
         "all of it may lie in MLVU/, as the dataset has it"
     )
