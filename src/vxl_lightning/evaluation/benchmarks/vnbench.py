@@ -62,7 +62,7 @@ class VNBench(Benchmark):
         name = PurePosixPath(row.text("video").replace("\\", "/")).name
         stem, try_ = name.removesuffix(".mp4"), row.index("try", TRIES)
         published = row.one_of("type", TYPES)
-        options, truth = four_options(row), row.word("gt")
+        options, truth = row.words("options", least=TRIES, most=TRIES), row.word("gt")
         if truth not in options:
             raise RowError(f"gt: must be one of the options, not {truth!r}")
         return Question(
@@ -132,13 +132,6 @@ class VNBench(Benchmark):
 
     def truth(self, question: Question) -> str:
         return question.answer
-
-
-def four_options(row: Row) -> tuple[str, ...]:
-    """The options as texts: those of counting are published as numbers."""
-    given = row.field("options")
-    texts = [str(o) if type(o) is int else o for o in given] if isinstance(given, list) else given
-    return replace(row, value={"options": texts}).texts("options", least=TRIES, most=TRIES)
 
 
 def whole_bundles(found: Listing) -> Listing:
