@@ -42,7 +42,8 @@ QUESTION = Question(
     ("reply", "found"),
     [
         ("D", "D"), ("D.", "D"), ("(D)", "D"), ("D. reads", "D"), ("(D) reads", "D"), ("'D'", "D"), ("D,", "D"),
-        ("The answer is D", "D"), ("The answer is (D).", "D"), ("Answer: D", "D"), ("D\n", None), ("D!?", None), ("D?!", "D"),
+        ("The answer is D", "D"), ("The answer is (D).", "D"), ("Answer: D", "D"), ("D\n", None),
+        ("D!?", None), ("D?!", "D"),
         ("D or E", "D"), ("E or D", "E"), ("A D A", "D"), ("(B), no, (D)", "B"), ("C reads, so D", "C"),
         ("DNA D", "A"), ("Option D: reads", None), ("D)", None), ("d", None), ("reads", None), ("", None), ("F", None),
         ("I believe it is d. reads", "D"), ("it is d. reads", None), ("i'd say that c is: b. paints a wall", "B"),

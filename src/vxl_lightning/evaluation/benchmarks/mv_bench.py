@@ -79,7 +79,7 @@ class MVBench(Benchmark):
 
     Where we differ:
 
-    - by the authors' rule an empty reply, or one of full stops, is right whatever is asked; here it is wrong.
+    - by the authors' rule a reply that is empty, or begins with a lone full stop, is always right; here it is wrong.
     - by it a first word that names several letters, "(A)(B)", is right if any is; here it is wrong.
     - the beginning ``Best option:(`` is not put into the mouth of the model.
     - lmms-eval finds any single letter A to E in the reply, in any case (so the article "a" is one), and leaves empty
