@@ -104,6 +104,12 @@ class Row:
             raise RowError(f"{name}: must be a list of {least} to {most} texts, not {shown(value)}")
         return tuple(checked_text(f"{name}[{i}]", v, empty=empty) for i, v in enumerate(value))
 
+    def words(self, name: str, *, least: int = 0, most: int = 26) -> tuple[str, ...]:
+        """A list of texts or whole numbers, as texts: options that are counts are published as both."""
+        value = self.field(name)
+        texts = [str(v) if type(v) is int else v for v in value] if isinstance(value, list | tuple) else value
+        return Row(self.where, {name: texts}).texts(name, least=least, most=most)
+
     def one_of(self, name: str, allowed: Sequence[str]) -> str:
         """A text that is one of those allowed."""
         value = self.field(name)
