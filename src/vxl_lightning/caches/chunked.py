@@ -68,6 +68,7 @@ class ChunkedPrefill(CacheCompressor):
     """
 
     needs_query = True
+    keeps_positions = True
     budget = "bound"
     exact_at_one = False
     origin = "Video-XL-2 (arXiv 2506.19225; VectorSpaceLab/Video-XL, Apache-2.0); written from the paper"
@@ -113,8 +114,7 @@ class ChunkedPrefill(CacheCompressor):
         return ends(waiting.starts(self.config.block), len(waiting), last)
 
     def read_window(self, model: Any, window: Passage, state: ChunkedState) -> ChunkedState:
-        at = 0 if state.memory is None else state.memory.position
-        position = torch.arange(at, at + len(window), device=window.embeds.device)
+        position = window.positions(0 if state.memory is None else state.memory.position)
         with watched(model, "k_proj") as keys:
             _, new = forward(model, window.embeds, self._seen(state, int(window.stretch[0])), position)
         number = torch.full_like(window.stretch, -1)
