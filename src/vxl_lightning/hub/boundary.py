@@ -80,12 +80,14 @@ class _Laid:
         length: places that it had.
         mask: ``[B, m]`` bool, of the keys that are left of it.
         following: ``[B]`` position of the token after it.
+        shift: ``[B]`` by how much what follows stands elsewhere than it would without a cache compressor.
         spatial: positions are of time, height and width.
     """
 
     length: int
     mask: Tensor
     following: Tensor
+    shift: Tensor
     spatial: bool
 
 
@@ -192,7 +194,8 @@ class Boundary:
         read = self._read(prompt, cache)
         new |= {"inputs_embeds": read.embeds, "attention_mask": read.mask.long(), "position_ids": read.position}
         if cache is not None:
-            self._laid[cache] = _Laid(mask.shape[1], read.mask, read.following, position.ndim == 3)
+            shift = read.following - prompt.following
+            self._laid[cache] = _Laid(mask.shape[1], read.mask, read.following, shift, position.ndim == 3)
             new[self._cache_name] = cache
         counts = self._counts(videos, mask, [len(left.place) for left in reduced])
         tokens = [left.tokens for left in reduced]
@@ -246,8 +249,11 @@ class Boundary:
                     f"with {new} after it; allowed is [batch, {laid.length + new}], of the sequence before compression"
                 )
             tail = mask[:, laid.length :].bool()
-        position = laid.following[:, None] + torch.arange(new - embeds.shape[1], new, device=embeds.device)
-        return {
-            "attention_mask": torch.cat([laid.mask, tail], 1).long(),
-            "position_ids": position.expand(3, *position.shape) if laid.spatial else position,
-        } | self._counted(kwargs, held, embeds.shape[1])
+        told = inputs.get("position_ids")
+        if told is not None:  # of the sequence as it was, as generate counts on
+            position = positions(told, tail[:, new - embeds.shape[1] :]) + laid.shift[:, None]
+        else:  # the model itself would count what is left
+            position = laid.following[:, None] + torch.arange(new - embeds.shape[1], new, device=embeds.device)
+            position = position.expand(3, *position.shape) if laid.spatial else position
+        mask = torch.cat([laid.mask, tail], 1).long()
+        return {"attention_mask": mask, "position_ids": position} | self._counted(kwargs, held, embeds.shape[1])
