@@ -108,7 +108,9 @@ def test_lengths_are_as_announced_and_positions_those_of_the_original(family, sp
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("spec", [{"name": "uniform", "retention": 0.5}, {"name": "random", "retention": 0.25}], ids=str)
+@pytest.mark.parametrize(
+    "spec", [{"name": "uniform", "retention": 0.5}, {"name": "random", "retention": 0.25}], ids=str
+)
 def test_a_method_that_drops_gives_what_the_model_alone_gives_with_those_cells_masked(family, spec):
     name, model, given = family
     position = stand(name, model, given)

@@ -22,7 +22,6 @@ from vxl_lightning.hub.report import Counts, Report
 from vxl_lightning.hub.shorten import margins
 from vxl_lightning.selectors.base import Selector
 
-PIXELS = ("pixel_values", "pixel_values_videos")
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -228,7 +227,8 @@ class Boundary:
         """The language model's arguments for what comes after a prompt, as far as they are new."""
         embeds, mask, laid = kwargs["inputs_embeds"], kwargs.get("attention_mask"), self._laid.get(cache)
         held = int(cache.get_seq_length()) + embeds.shape[1]
-        if any(inputs.get(name) is not None for name in PIXELS) or any((inputs.get("mm_encoder_outputs") or {}).values()):
+        pixels = [inputs.get(name) for name in ("pixel_values", "pixel_values_videos")]
+        if any(seen is not None for seen in [*pixels, *(inputs.get("mm_encoder_outputs") or {}).values()]):
             raise UserError(
                 "pictures or videos after a prompt that is cached already: only what is read at once can be "
                 "compressed; pass the whole conversation without a cache"

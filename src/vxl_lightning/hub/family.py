@@ -193,15 +193,28 @@ def with_times(videos: Sequence[Video], times: Sequence[Tensor], rows: int) -> l
     """
     copies = max(1, len(videos) // max(len(times), 1))
     prompts = [v for v in videos if v.row % copies == 0]
-    sizes = [v.size[0] for v in prompts]
-    given = [len(t) for t in times]
-    if rows % copies or len(prompts) * copies != len(videos) or sizes != given:
+    by_row: dict[int, list[Tensor]] = {}
+    for video, seen in zip(prompts, times, strict=False):
+        by_row.setdefault(video.row, []).append(seen)
+    left = [list(by_row.get(row - row % copies, [])) for row in range(rows)]
+    found = [left[v.row].pop(0) if left[v.row] else None for v in videos]
+    sizes, given = [v.size[0] for v in videos], [len(t) for t in times]
+    if len(prompts) != len(times) or [len(t) for t in found if t is not None] != sizes:
         raise UserError(
             f"times has {given} frames a video, but the videos have {sizes} as the language model sees them; give one "
             "tensor of seconds a video, a time for every frame (a pair of frames for the Qwen families)"
         )
-    by_row: dict[int, list[Tensor]] = {}
-    for video, seconds_ in zip(prompts, times, strict=True):
-        by_row.setdefault(video.row, []).append(seconds_)
-    left = {row: list(by_row.get(row - row % copies, [])) for row in range(rows)}
-    return [replace(v, times=left[v.row].pop(0).to(v.place.device).float()) for v in videos]
+    at = [t.to(v.place.device).float() for v, t in zip(videos, found, strict=True) if t is not None]
+    return [replace(v, times=t) for v, t in zip(videos, at, strict=True)]
+
+
+def told(inputs: Mapping[str, Any], name: str) -> Tensor:
+    """A tensor that the inputs must have.
+
+    Raises:
+        UserError: they have not.
+    """
+    if inputs.get(name) is None:
+        raise UserError(f"input_ids has placeholders of a video, but {name} is missing; pass all the processor gave")
+    found: Tensor = inputs[name]
+    return found

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from vxl_lightning.hub.family import Family, Video, by_grid
+from vxl_lightning.hub.family import Family, Video, by_grid, told
 
 
 class Qwen2VL(Family):
@@ -22,16 +22,16 @@ class Qwen2VL(Family):
         places = self.places(core, inputs)
         if not sum(map(len, places)):
             return []
-        sizes = inputs["video_grid_thw"].clone()
+        sizes = told(inputs, "video_grid_thw").clone()
         sizes[:, 1:] //= core.config.vision_config.spatial_merge_size
         return by_grid(places, sizes, _apart(inputs.get("second_per_grid_ts"), len(sizes)))
 
 
-def _apart(told: Any, videos: int) -> list[float]:
+def _apart(step: Any, videos: int) -> list[float]:
     """Seconds between frames of cells; one where nothing is told."""
-    if told is None:
+    if step is None:
         return [1.0] * videos
-    listed = [float(t) for t in told]
+    listed = [float(t) for t in step]
     return listed[:: max(1, len(listed) // videos)]  # beams repeat each
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from vxl_lightning.errors import UserError
-from vxl_lightning.hub.family import Family, Video, by_grid
+from vxl_lightning.hub.family import Family, Video, by_grid, told
 
 
 class VideoLlama3(Family):
@@ -30,8 +30,8 @@ class VideoLlama3(Family):
                 f"video_compression_mask drops {int((~kept).sum())} of {kept.numel()} cells before the model sees "
                 "them; only a whole grid can be compressed: set use_token_compression=False in the processor"
             )
-        sizes = inputs["video_grid_thw"].clone()
-        sizes[:, 1:] //= inputs["video_merge_sizes"][:, None]
+        sizes = told(inputs, "video_grid_thw").clone()
+        sizes[:, 1:] //= told(inputs, "video_merge_sizes")[:, None]
         return by_grid(places, sizes, [1.0] * len(sizes))
 
 
