@@ -49,12 +49,14 @@ class Family(ABC):
 
     Traits:
         model_types: of the configurations that it serves.
+        processing: what its processor must be told so that it leaves a video whole.
         placeholder: the configuration's name of the token that stands where a cell comes to stand.
         hears: arguments of the vision tower that say how large videos are, and what the model's own ``forward`` calls
             them: ``generate`` encodes videos before it calls ``forward``, which then is not told.
     """
 
     model_types: ClassVar[tuple[str, ...]]
+    processing: ClassVar[Mapping[str, Any]] = {}
     placeholder: ClassVar[str] = "video_token_id"
     hears: ClassVar[Mapping[str, str]] = {}
 
@@ -94,7 +96,7 @@ def family_of(core: Any) -> Family:
     Raises:
         UserError: a model of no family that is known here.
     """
-    kinds = _families()
+    kinds = families()
     kind = getattr(core.config, "model_type", None)
     if kind not in kinds:
         raise UserError(
@@ -104,7 +106,8 @@ def family_of(core: Any) -> Family:
     return kinds[kind]
 
 
-def _families() -> dict[str, Family]:
+def families() -> dict[str, Family]:
+    """Every family, by the ``model_type`` of its models."""
     made: list[Family] = [import_module(f"vxl_lightning.hub.families.{name}").FAMILY for name in _MODULES]
     return {kind: family for family in made for kind in family.model_types}
 

@@ -85,8 +85,18 @@ class Reducer:
         return self.compressor.needs_query or (self.selector is not None and self.selector.needs_query)
 
     def announced(self, size: tuple[int, int, int]) -> tuple[int, bool]:
-        """Tokens of a video of ``size`` (T, H, W), and whether that is the count or the most."""
-        count, exact = self.compressor.num_tokens(*size), self.compressor.budget == "exact"
+        """Tokens of a video of ``size`` (T, H, W), and whether that is the count or the most.
+
+        Raises:
+            UserError: the method cannot keep its budget on such a video.
+        """
+        try:
+            count, exact = self.compressor.num_tokens(*size), self.compressor.budget == "exact"
+        except ValueError as error:
+            raise UserError(
+                f"compressor={type(self.compressor).__name__} on a video of {size[0]} frames of {size[1]} x {size[2]} "
+                f"cells: {error}"
+            ) from None
         if self.selector is None:
             return count, exact
         if self.selector.level == "token":
@@ -106,6 +116,7 @@ class Reducer:
             video: where its cells stand.
             query: ``[q, hidden]`` the embedded text after the row's videos, or None where there is none.
         """
+        self.announced(video.size)
         grid = VideoGrid.of(embeds[video.place][None], video.times[None])
         tokens = self.compressor(grid, None if query is None else query[None])
         if self.selector is not None:

@@ -15,6 +15,7 @@ class VideoLlama3(Family):
     """
 
     model_types = ("video_llama_3",)
+    processing: ClassVar[Mapping[str, Any]] = {"use_token_compression": False}
     hears: ClassVar[Mapping[str, str]] = {"grid_thw": "video_grid_thw", "merge_sizes": "video_merge_sizes"}
 
     def vision(self, core: Any) -> Any:
