@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tests.hub import tiny_families as tiny
-from tests.hub.test_boundary import GREEDY, build
+from tests.hub.test_boundary import GREEDY, build, single
 
 from vxl_lightning import registry
 from vxl_lightning.caches.base import LanguageShape
@@ -72,8 +72,6 @@ def test_what_forgets_holds_less_and_a_row_answers_as_alone(name, spec):
     with compressing(model, cache=compressor) as boundary:
         both = model.generate(**given, max_new_tokens=4, **GREEDY)
         assert boundary.last.cache_length < given["input_ids"].shape[1]
-        from tests.hub.test_boundary import single
-
         first = model.generate(**single(name, given), max_new_tokens=4, **GREEDY)
         again = model.generate(**given, max_new_tokens=4, **GREEDY)
     assert torch.equal(first[0], both[0]) and torch.equal(both, again)
