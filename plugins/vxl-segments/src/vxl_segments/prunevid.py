@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import budget_tokens
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.compressors.per_video import VideoCompressor
 from vxl_lightning.tokens import VideoGrid
-from vxl_segments.density import clusters
 from vxl_segments.reduction import Segments, reduce
 
 __all__ = ["PruneVid"]
@@ -81,7 +81,7 @@ class PruneVid(VideoCompressor):
         padded = F.pad(frames, (0, 0, 0, stretches * size - t)).view(stretches, size, -1)
         member = (torch.arange(stretches * size, device=frames.device) < t).view(stretches, size)
         count = (member.sum(1) * self.config.segment_ratio + 0.5).long().clamp(min=1)
-        cluster = clusters(padded, member, count, self.config.neighbours).flatten()[:t]
+        cluster = density_peaks(padded, member, count, self.config.neighbours).flatten()[:t]
         begins = F.pad(cluster[1:] != cluster[:-1], (1, 0), value=True)
         begins[::size] = True
         start = begins.nonzero()[:, 0]

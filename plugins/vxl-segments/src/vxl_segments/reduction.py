@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.compressors.per_video import mean_cells
-from vxl_segments.density import clusters
 
 
 @dataclass(frozen=True)
@@ -104,8 +104,8 @@ def _clustered(cells: Tensor, segments: Segments, count: int, neighbours: int) -
     share = apportion(torch.stack([before, (~static).sum(1)], 1).flatten(), count).view(t, 2)
     place = torch.arange(p, device=cells.device).expand(t, p)
     mean = mean_cells(cells, (where[:, None] * p + place).masked_fill(~static, -1), len(start) * p)
-    still = clusters(mean.view(-1, p, mean.shape[1]), segments.static, share[start, 0], neighbours)[where]
-    moving = clusters(cells, ~static, share[:, 1], neighbours)
+    still = density_peaks(mean.view(-1, p, mean.shape[1]), segments.static, share[start, 0], neighbours)[where]
+    moving = density_peaks(cells, ~static, share[:, 1], neighbours)
     frame = torch.where(static, start[where][:, None], torch.arange(t, device=cells.device)[:, None])
     centre = torch.where(static, still, moving)
     return torch.where(centre >= 0, frame * p + centre, -1)
