@@ -4,13 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vxl_lightning.compressors.pieces import numbers_at_once
+
 # Squared distances are rounded to this share of a set's variance, so that equal points tie whichever matrix kernel
 # compared them.
 DISTANCE_STEP = 1e-5
-
-# Numbers of a tensor that are held at once, few enough that allocators use the same memory again: sets are clustered in
-# pieces, so memory does not grow with their number.
-NUMBERS_AT_ONCE = 1 << 22
 
 # Below every score of a member, above those that are none.
 LEAST = -1e30
@@ -45,13 +43,13 @@ def density_peaks(
     members = member.sum(1)
     home = torch.arange(member.shape[1], device=member.device).where(member & (count > 0)[:, None], -1)
     # Where every member is a centre there is nothing to find. The largest sets come first: alike in size, they go
-    # together with little padding.
+    # together with little padding; and not all at once, so memory does not grow with their number.
     sets = ((count > 0) & (count < members)).nonzero()[:, 0]
     sets = sets[members[sets].argsort(descending=True, stable=True)]
     sizes = members[sets].tolist()
     while sizes:
         width = sizes[0]
-        now = max(1, NUMBERS_AT_ONCE // (width * max(width, points.shape[2])))
+        now = max(1, numbers_at_once(points.device) // (width * max(width, points.shape[2])))
         piece, sets, sizes = sets[:now, None], sets[now:], sizes[now:]
         slot = _first(member[piece[:, 0]], width)
         real = torch.arange(width, device=slot.device) < members[piece]
