@@ -30,6 +30,20 @@ def test_the_densest_point_is_the_first_centre() -> None:
     assert one_set([0.0, 1.0, 4.0], 2, 2) == [0, 1, 1]
 
 
+def test_centres_go_by_density_times_distance_to_a_denser_point() -> None:
+    # To the nearest four of each, squared distances are 21, 11, 9, 29 and 138 in all: densities exp(-5.25), exp(-2.75),
+    # exp(-2.25), exp(-7.25), exp(-34.5). The point at 2 is densest, from the others a denser one is 1, 1, 2 and 5 away.
+    points = [0.0, 1.0, 2.0, 4.0, 9.0]
+    centres = [sorted(set(one_set(points, count, 4))) for count in (1, 2, 3, 4)]
+    assert centres == [[2], [1, 2], [0, 1, 2], [0, 1, 2, 3]]
+
+
+def test_of_equal_points_one_alone_is_a_centre() -> None:
+    points = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    home = density_peaks(points[None], torch.ones(1, 12, dtype=torch.bool), torch.tensor([3]), 4)
+    assert home[0].tolist() == [0, 1, 2] * 4
+
+
 def test_copies_of_a_point_do_not_become_centres_while_others_wait() -> None:
     assert one_set([1.0, 1.0, 1.0, 3.0], 2, 2) == [0, 0, 0, 3]
 
