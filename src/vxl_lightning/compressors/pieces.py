@@ -15,16 +15,19 @@ def numbers_at_once(device: torch.device) -> int:
     return ON_CPU if device.type == "cpu" else ELSEWHERE
 
 
+def pieces(x: Tensor) -> tuple[Tensor, ...]:
+    """``x`` cut along its first axis, so that temporary tensors of a piece's size have at most as many numbers."""
+    return x.split(max(1, numbers_at_once(x.device) // max(1, x[:1].numel())))
+
+
 @torch.no_grad()
 def cosines(a: Tensor, b: Tensor) -> Tensor:
     """``[..., P]`` float32: the cosine of each cell of ``a [..., P, D]`` to its like in ``b``, which has that shape or
     is expanded to it. That of a zero vector is zero."""
     b = b.expand_as(a)
-    most, each = numbers_at_once(a.device), a[:1].numel()
-    if a.ndim > 2 and each > most:
+    if a.ndim > 2 and a[:1].numel() > numbers_at_once(a.device):
         return torch.stack([cosines(x, y) for x, y in zip(a, b, strict=True)])
-    rows = max(1, most // max(1, each))
-    return torch.cat([_cosines(x, y) for x, y in zip(a.split(rows), b.split(rows), strict=True)])
+    return torch.cat([_cosines(x, y) for x, y in zip(pieces(a), pieces(b), strict=True)])
 
 
 def _cosines(a: Tensor, b: Tensor) -> Tensor:
