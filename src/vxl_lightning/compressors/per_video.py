@@ -39,7 +39,8 @@ class VideoCompressor(Compressor):
             source[b, :frames] = carrier
             parts.append(features.to(grid.features.dtype))
         lengths = torch.tensor([len(part) for part in parts], device=source.device)
-        return VideoTokens.carry(torch.cat(parts), lengths, source, grid)
+        features = torch.cat(parts) if len(parts) > 1 else parts[0]  # of one part it would be a copy
+        return VideoTokens.carry(features, lengths, source, grid)
 
 
 def best_cells(score: Tensor, count: int) -> Tensor:

@@ -17,7 +17,8 @@ def numbers_at_once(device: torch.device) -> int:
 
 def pieces(x: Tensor) -> tuple[Tensor, ...]:
     """``x`` cut along its first axis, so that temporary tensors of a piece's size have at most as many numbers."""
-    return x.split(max(1, numbers_at_once(x.device) // max(1, x[:1].numel())))
+    parts: tuple[Tensor, ...] = x.split(max(1, numbers_at_once(x.device) // max(1, x[:1].numel())))
+    return parts
 
 
 @torch.no_grad()
