@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.caches.base import LanguageShape
-from vxl_lightning.caches.chunked import ChunkedPrefill
+from vxl_lightning.caches.chunked import ChunkedPrefill, ChunkedState
 from vxl_lightning.caches.full import FullCache
 from vxl_lightning.caches.memory import Memory, Passage
 from vxl_lightning.testing import parametrize_laws
@@ -26,9 +26,13 @@ def cache(**params: Any) -> ChunkedPrefill:
 
 
 def prefilled(module: Any, passage: Passage) -> Memory:
-    memory = module.read(language_model(), passage).memory
-    assert isinstance(memory, Memory)
-    return memory
+    return held(module.read(language_model(), passage))
+
+
+def held(state: Any) -> Memory:
+    """All keys and values that were read: of a state with blocks, theirs one after another."""
+    parts = [b.memory for b in state.blocks] if isinstance(state, ChunkedState) else [state.memory]
+    return Memory.joined(parts, parts[-1].position)
 
 
 def question(seed: int = 1) -> Tensor:
@@ -76,6 +80,19 @@ def test_a_block_reads_the_blocks_just_before_it_and_all_text() -> None:
     assert differ(later) == {2, 3}
 
 
+def test_what_a_block_left_is_not_copied_when_others_are_read() -> None:
+    module, passage = cache(block=2, previous=1), prompt([4] * 8)
+    cut = int((passage.stretch == 4).nonzero()[0])
+    early = module.read(language_model(), passage.part(0, cut), last=False)
+    late = module.read(language_model(), passage.part(cut, len(passage)), early)
+    assert isinstance(early, ChunkedState) and isinstance(late, ChunkedState)
+    for before, after in zip(early.blocks, late.blocks, strict=False):
+        assert before is after
+    for block in late.blocks:
+        for x in (*block.memory.keys, *block.memory.values):
+            assert x.untyped_storage().nbytes() == x.nbytes, "nor does it hold on to what it attended to"
+
+
 # --- two levels ------------------------------------------------------------------------------------------------------
 
 
@@ -104,8 +121,8 @@ def levels(module: ChunkedPrefill, passage: Passage, query: Tensor, model: Any =
     """Which chunks are recalled in full, told by the recalled values; the others must be means."""
     model = model or language_model()
     state = module.read(model, passage)
-    recalled, memory = module.recall(model, state, query), state.memory
-    assert memory is not None and recalled.position == len(passage)
+    recalled, memory = module.recall(model, state, query), held(state)
+    assert recalled.position == len(passage)
     config = module.config
     chunk = passage.stretch // config.chunk
     full = set()
@@ -183,11 +200,13 @@ def test_a_gap_in_the_stretches_makes_no_empty_chunk() -> None:
     assert module._sizes(passage.visual, passage.stretch) == [8, 4, 4, 8, 4]
 
 
-def test_beside_the_cache_one_mean_a_stretch_is_held() -> None:
+def test_beside_the_cache_its_text_once_more_and_one_mean_a_stretch_are_held() -> None:
     module, passage = cache(), prompt([4] * 6)
     state = module.read(language_model(), passage)
     assert state.memory is not None
-    assert module.nbytes(state) - state.memory.nbytes == 2 * 6 * 16 * 4  # layers, stretches, keys' size, bytes
+    assert len(state.memory) == HEAD + 6 * 2
+    assert module.nbytes(state) - held(state).nbytes - state.memory.nbytes == 2 * 6 * 16 * 4
+    # ... layers, stretches, keys' size, bytes
 
 
 @pytest.mark.parametrize(

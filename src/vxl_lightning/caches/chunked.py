@@ -1,5 +1,6 @@
 """Blocks that read the recent past alone, and a memory in two levels of detail, chosen by the question."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import Any
@@ -15,15 +16,17 @@ from vxl_lightning.caches.relevance import group_scores, mean_keys
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """What is known of a block besides its keys and values.
+    """What was read at once, and stays as it is.
 
     Attributes:
+        memory: keys and values of its n places.
         visual: ``[n]`` bool, as in `Passage`.
         stretch: ``[n]``, as in `Passage`.
         means: ``[layers, stretches, kv_heads * head_dim]`` mean key, before rotation, of the visual tokens of every
             stretch that has any.
     """
 
+    memory: Memory
     visual: Tensor
     stretch: Tensor
     means: Tensor
@@ -31,7 +34,11 @@ class Block:
 
 @dataclass(frozen=True, eq=False)
 class ChunkedState(CacheState):
-    """Attribute blocks: what was read."""
+    """Its ``memory`` is the text so far, which every block attends to.
+
+    Attributes:
+        blocks: all that was read, text included.
+    """
 
     blocks: tuple[Block, ...] = ()
 
@@ -51,7 +58,7 @@ class ChunkedPrefill(CacheCompressor):
     ``previous`` blocks before it, to all text so far (the chat's head, time text) and to nothing else: what it does not
     see is not computed. Between visual tokens, time and memory of the attention so grow linearly with the video; time
     text alone is seen by all that follows, a small part that grows with the square. All keys and values are held until
-    a question chooses, and every block appends its own to them in a copy.
+    a question chooses; a block's stay where they were put, and are joined to the others' when they are recalled.
 
     *Decoding.* Of every ``chunk`` stretches either all keys and values of the visual tokens are recalled, or those
     averaged over ``pool`` neighbouring tokens; text always. As many chunks are recalled in full as ``retention``
@@ -113,45 +120,53 @@ class ChunkedPrefill(CacheCompressor):
         return ends(waiting.starts(self.config.block), len(waiting), last)
 
     def read_window(self, model: Any, window: Passage, state: ChunkedState) -> ChunkedState:
-        at = 0 if state.memory is None else state.memory.position
+        text = state.memory
+        at = 0 if text is None else text.position
         position = torch.arange(at, at + len(window), device=window.embeds.device)
         with watched(model, "k_proj") as keys:
             _, new = forward(model, window.embeds, self._seen(state, int(window.stretch[0])), position)
         number = torch.full_like(window.stretch, -1)
         found, number[window.visual] = torch.unique(window.stretch[window.visual], return_inverse=True)
-        block = Block(window.visual, window.stretch, mean_keys(keys, number, len(found)))
-        memory = new if state.memory is None else Memory.joined([state.memory, new], new.position)
-        return replace(state, memory=memory, blocks=(*state.blocks, block))
+        memory = Memory.joined([new], new.position)  # a copy, or the block would hold on to what it attended to
+        block = Block(memory, window.visual, window.stretch, mean_keys(keys, number, len(found)))
+        told = memory.take((~window.visual).nonzero()[:, 0])
+        text = told if text is None else Memory.joined([text, told], memory.position)
+        return replace(state, memory=text, blocks=(*state.blocks, block))
 
     def _seen(self, state: ChunkedState, stretch: int) -> Memory | None:
         """What the block that begins with ``stretch`` attends to besides itself."""
-        if state.memory is None or self.config.previous < 0:
-            return state.memory
-        recent = state.stretch // self.config.block >= stretch // self.config.block - self.config.previous
-        return state.memory.take((~state.visual | recent).nonzero()[:, 0])
+        text, blocks = state.memory, state.blocks
+        if text is None:
+            return None
+        if self.config.previous >= 0:
+            first = (stretch // self.config.block - self.config.previous) * self.config.block
+            recent = blocks[max(0, len(blocks) - self.config.previous) :]
+            blocks = tuple(b for b in recent if int(b.stretch[0]) >= first)
+        before = len(text) - sum(int((~b.visual).sum()) for b in blocks)
+        return Memory.joined([text.cut(0, before), *(b.memory for b in blocks)], text.position)
 
     def attended(self, model: Any, state: ChunkedState, query: Tensor | None) -> Memory:
-        memory, visual, stretch = state.memory, state.visual, state.stretch
-        assert query is not None and memory is not None  # recall has asked for both
+        text, visual, stretch = state.memory, state.visual, state.stretch
+        assert query is not None and text is not None  # recall has asked for both
+        parts = [b.memory for b in state.blocks]
         sizes = self._sizes(visual, stretch)
         count = self._detailed(sizes)[0]
         if count == len(sizes):
-            return memory
+            return Memory.joined(parts, text.position)
         means = torch.cat([b.means for b in state.blocks], 1)
         numbers, tokens = torch.unique(stretch[visual], return_counts=True)
         chunk = torch.unique(numbers // self.config.chunk, return_inverse=True)[1]
         total = means.new_zeros(len(means), len(sizes), means.shape[2]).index_add(1, chunk, means * tokens[:, None])
         keys = total / torch.tensor(sizes, device=means.device)[:, None]
         # Text is what the question reads before it is decided what else it reads.
-        text = memory.take((~visual).nonzero()[:, 0])
         scores = group_scores(model, self.shape, text, query, keys).mean(0)
         scores[_always(len(sizes))] = float("inf")
         full = torch.zeros_like(scores, dtype=torch.bool)
         full[scores.argsort(descending=True, stable=True)[:count]] = True
-        return _two_levels(memory, visual, chunk.repeat_interleave(tokens), full, self.config.pool)
+        return _two_levels(parts, visual, chunk.repeat_interleave(tokens), full, self.config.pool)
 
     def nbytes(self, state: ChunkedState) -> int:
-        return super().nbytes(state) + sum(int(b.means.nbytes) for b in state.blocks)
+        return super().nbytes(state) + sum(int(b.memory.nbytes + b.means.nbytes) for b in state.blocks)
 
     def _sizes(self, visual: Tensor, stretch: Tensor) -> list[int]:
         """Visual tokens of every chunk."""
@@ -181,11 +196,11 @@ def _always(chunks: int) -> list[int]:
     return sorted({0, 1, chunks - 1} & set(range(chunks)))
 
 
-def _two_levels(memory: Memory, visual: Tensor, chunk: Tensor, full: Tensor, pool: int) -> Memory:
+def _two_levels(parts: Sequence[Memory], visual: Tensor, chunk: Tensor, full: Tensor, pool: int) -> Memory:
     """All text, full chunks as they are, and of the others the means of ``pool`` neighbouring tokens.
 
     Args:
-        memory: of n places.
+        parts: one after another, of n places together.
         visual: ``[n]`` bool.
         chunk: of every visual token, in order.
         full: ``[chunks]`` bool.
@@ -202,8 +217,10 @@ def _two_levels(memory: Memory, visual: Tensor, chunk: Tensor, full: Tensor, poo
     place = torch.where(joins, begun, place)
     size = torch.bincount(place)[None, None, :, None]
 
-    def mean(x: Tensor) -> Tensor:
+    def mean(joined: Sequence[Tensor]) -> Tensor:
+        x = torch.cat([*joined], 2)  # of one layer at a time
         total = torch.zeros(*x.shape[:2], size.shape[2], x.shape[3], device=x.device)
         return (total.index_add(2, place, x.float()) / size).to(x.dtype)
 
-    return Memory([mean(k) for k in memory.keys], [mean(v) for v in memory.values], memory.position)
+    keys, values = zip(*(p.keys for p in parts), strict=True), zip(*(p.values for p in parts), strict=True)
+    return Memory([mean(k) for k in keys], [mean(v) for v in values], parts[-1].position)
