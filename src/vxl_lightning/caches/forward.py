@@ -47,6 +47,16 @@ def forward(
     Raises:
         ValueError: more places than a sliding window of the model's shows.
     """
+    states, whole = _forward(model, embeds, before, position, sees)
+    old = 0 if before is None else len(before)
+    # To the end, wherever it is: what listens to the pass may leave another number in every layer.
+    return states, Memory([k[:, :, old:] for k in whole.keys], [v[:, :, old:] for v in whole.values], whole.position)
+
+
+def _forward(
+    model: Any, embeds: Tensor, before: Memory | None, position: Tensor, sees: Tensor | None = None
+) -> tuple[Tensor, Memory]:
+    """`forward`, with what was remembered before the new places' keys and values."""
     from transformers import DynamicCache
 
     n, old = len(embeds), 0 if before is None else len(before)
@@ -71,9 +81,8 @@ def forward(
         inputs_embeds=embeds[None], attention_mask=mask, position_ids=position.unsqueeze(-2), use_cache=True, **given
     )
     layers = cache.layers
-    new = Memory([x.keys[:, :, old:] for x in layers], [x.values[:, :, old:] for x in layers], int(position.max()) + 1)
     states: Tensor = out.last_hidden_state[0]
-    return states, new
+    return states, Memory([x.keys for x in layers], [x.values for x in layers], int(position.max()) + 1)
 
 
 def sliding_window(config: Any) -> int | None:
@@ -90,8 +99,8 @@ def extended(model: Any, embeds: Tensor, memory: Memory | None, position: Tensor
     if position is None:
         begin = 0 if memory is None else memory.position
         position = torch.arange(begin, begin + len(embeds), device=embeds.device)
-    new = forward(model, embeds, memory, position)[1]
-    return new if memory is None else Memory.joined([memory, new], new.position)
+    # The pass has joined what it remembers to what it read.
+    return _forward(model, embeds, memory, position)[1]
 
 
 @lru_cache
