@@ -5,6 +5,7 @@ Its functions import the original from a folder that its user has checked out; `
 given that folder's parent with ``--originals``.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -28,21 +29,39 @@ class Repository:
         name: ``owner/name`` on GitHub; its checkout is the folder ``owner+name``.
         commit: that was compared.
         licence: of its code.
+        python: environment variable that names the interpreter in which it can be imported; empty where this one can.
+        packages: that are installed there.
     """
 
     name: str
     commit: str
     licence: str
+    python: str = ""
+    packages: str = ""
 
     @property
     def folder(self) -> str:
         return self.name.replace("/", "+")
 
     def wanting(self, parent: Path) -> list[str]:
-        """Commands that put the checkout into ``parent``; none where it is there, at the commit that was compared.
+        """Commands that put the checkout into ``parent``, and make an interpreter for it where it needs one of its own;
+        none where both are there, the checkout at the commit that was compared.
 
         A folder that git does not know is taken as it is.
         """
+        return self._checkout(parent) + self._interpreter(parent)
+
+    def _interpreter(self, parent: Path) -> list[str]:
+        if not self.python or os.environ.get(self.python):
+            return []
+        place = parent / f"{self.folder}.venv"
+        return [
+            f"python3.11 -m venv {place}",
+            f"{place}/bin/pip install {self.packages}",
+            f"export {self.python}={place}/bin/python",
+        ]
+
+    def _checkout(self, parent: Path) -> list[str]:
         place = parent / self.folder
         checkout = f"git -C {place} checkout {self.commit}"
         if not place.is_dir():

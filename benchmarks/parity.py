@@ -3,8 +3,9 @@
     python benchmarks/parity.py --originals DIR               # all, writes results/parity.json and docs/parity.md
     python benchmarks/parity.py --originals DIR --only dtd    # one method, repository or file; writes nothing
 
-DIR holds a checkout of every repository, in a folder ``owner+name``; the commands that make what is not there are
-listed. Only a run of everything is recorded. Exits with 1 where something that should agree differs by more than
+DIR holds a checkout of every repository, in a folder ``owner+name``; an original that needs other versions of its
+packages has an interpreter of its own, which an environment variable names. The commands that make what is not there
+are listed. Only a run of everything is recorded. Exits with 1 where something that should agree differs by more than
 `LIMIT`, relative to the largest number of the original.
 """
 
@@ -142,7 +143,11 @@ def main() -> None:
         show(rows, console)
     commands = [line for original in asked for line in original.repository.wanting(parent)]
     if commands:
-        print("not compared, because their checkouts are not there:", *dict.fromkeys(commands), sep="\n  ")
+        print(
+            "not compared, because their checkouts or interpreters are not there; these commands make them:",
+            *dict.fromkeys(commands),
+            sep="\n  ",
+        )
     elif args.only is None:
         measured = {"limit": LIMIT, "seeds": args.seeds, "comparisons": rows, "without": uncompared(everything)}
         path = record("parity", measured)

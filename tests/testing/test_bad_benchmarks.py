@@ -29,6 +29,9 @@ class Toy(Benchmark):
     def prompt(self, question: Question, times: Sequence[float]) -> str:
         return f"{question.text} {' or '.join(question.options)}?"
 
+    def chosen(self, question: Question, option: int) -> str:
+        return question.options[option]
+
     def judge(self, question: Question, reply: str) -> Judgement:
         word = reply.strip()
         parsed = word if word in question.options else None
@@ -46,6 +49,11 @@ class Toy(Benchmark):
         row = {"text": "Is it?", "options": ["yes", "no"], "categories": {"task": "is"}}
         answers = [row | {"id": str(i), "video": f"{i % 2}.mp4", "answer": ["yes", "no"][i % 2]} for i in range(6)]
         (folder / "toy.json").write_text(json.dumps(answers))
+
+
+class Lettered(Toy):
+    def chosen(self, question: Question, option: int) -> str:
+        return "AB"[option]
 
 
 class Few(Toy):
@@ -102,6 +110,7 @@ BAD: dict[str, type[Benchmark]] = {
     "reading_repeats": Restless,
     "prompts_ask": Secretive,
     "truth_is_right": Unjust,
+    "options_can_be_chosen": Lettered,
     "nothing_is_wrong": Guessing,
     "scores_are_bounded": Boundless,
     "figures_are_named": Unheaded,

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.caches.base import CacheCompressor, CacheState, LanguageShape
-from vxl_lightning.caches.forward import forward, watched
+from vxl_lightning.caches.forward import turned, watched
+from vxl_lightning.caches.further import forward_further
 from vxl_lightning.caches.memory import Memory, Passage, ends
 from vxl_lightning.caches.relevance import group_scores, mean_keys
 
@@ -47,21 +48,25 @@ class ChunkedState(CacheState):
 class ChunkedPrefill(CacheCompressor):
     """Video-XL-2's chunk-based prefill and bi-level decoding.
 
-    *Prefill.* The video is read in blocks of ``block`` stretches. A block attends to itself (causally), to the
-    ``previous`` blocks before it, to all text so far (the chat's head, time text) and to nothing else: what it does not
-    see is not computed. Between visual tokens, time and memory of the attention so grow linearly with the video; time
-    text alone is seen by all that follows, a small part that grows with the square. All keys and values are held until
-    a question chooses, and every block appends its own to them in a copy.
+    *Prefill.* The video is read in blocks of ``block`` stretches. A visual token attends to its own block
+    (causally), to the ``previous`` blocks before it, to all text so far (the chat's head, time text) and to nothing
+    else: what it does not see is not computed. Time text attends to everything before it, and so carries what was seen
+    from block to block. Between visual tokens, time and memory of the attention so grow linearly with the video; what
+    time text reads, and what reads it, is a small part that grows with the square. All keys and values are held until a
+    question chooses, and every block appends its own to them in a copy.
 
     *Decoding.* Of every ``chunk`` stretches either all keys and values of the visual tokens are recalled, or those
-    averaged over ``pool`` neighbouring tokens; text always. As many chunks are recalled in full as ``retention``
-    allows: the first, the second and the last before any other, then the most relevant to the question. Relevance is
-    the question's mean query times the chunk's mean key, over all heads and layers (`relevance`).
+    averaged over ``pool`` neighbouring tokens, keys as they are before rotation; text always. What is recalled takes
+    consecutive positions, keys turned to them, and the question is read right behind it. As many chunks are recalled in
+    full as ``retention`` allows: the first and the last before any other, then the most relevant to the question.
+    Relevance is the question's mean query times the chunk's mean key, over all heads and layers (`relevance`).
 
     Follows Qin et al., "Video-XL-2" (arXiv 2506.19225) and its release (Apache-2.0, read, not copied). The release
     builds the blocks' attention as one dense mask, which saves nothing, and loads relevance from files that another
     model (LanguageBind) made, with another number of chunks for every kind of question; here the work is skipped,
-    relevance comes from the run, and the budget decides how many chunks are full. The last chunk in full is one of
+    relevance comes from the run, and the budget decides how many chunks are full. Neighbours are averaged within a
+    chunk, also where time text stands between them, and what is left at its end as well; the release averages within a
+    stretch and drops what is left there, which is nothing with its own sizes. The last chunk in full is one of
     ``chunk`` stretches only where the video has that many left. Where chunks differ in their number of tokens,
     ``kv_length`` is the most that a choice can come to. With every block visible (``previous=-1``) and ``retention=1``
     it is plain causal attention.
@@ -79,7 +84,7 @@ class ChunkedPrefill(CacheCompressor):
         block: int = 4
         """Stretches of a block."""
         previous: int = 3
-        """Blocks before its own that a block attends to; -1 is all."""
+        """Blocks before its own that a visual token attends to; -1 is all."""
         chunk: int = 4
         """Stretches that are recalled at one level of detail."""
         pool: int = 4
@@ -115,8 +120,9 @@ class ChunkedPrefill(CacheCompressor):
     def read_window(self, model: Any, window: Passage, state: ChunkedState) -> ChunkedState:
         at = 0 if state.memory is None else state.memory.position
         position = torch.arange(at, at + len(window), device=window.embeds.device)
+        seen, text = self._seen(state, int(window.stretch[0])), (~window.visual).nonzero()[:, 0]
         with watched(model, "k_proj") as keys:
-            _, new = forward(model, window.embeds, self._seen(state, int(window.stretch[0])), position)
+            _, new = forward_further(model, window.embeds, seen, position, text, state.memory)
         number = torch.full_like(window.stretch, -1)
         found, number[window.visual] = torch.unique(window.stretch[window.visual], return_inverse=True)
         block = Block(window.visual, window.stretch, mean_keys(keys, number, len(found)))
@@ -124,7 +130,7 @@ class ChunkedPrefill(CacheCompressor):
         return replace(state, memory=memory, blocks=(*state.blocks, block))
 
     def _seen(self, state: ChunkedState, stretch: int) -> Memory | None:
-        """What the block that begins with ``stretch`` attends to besides itself."""
+        """What visual tokens of the block that begins with ``stretch`` attend to besides it."""
         if state.memory is None or self.config.previous < 0:
             return state.memory
         recent = state.stretch // self.config.block >= stretch // self.config.block - self.config.previous
@@ -148,7 +154,8 @@ class ChunkedPrefill(CacheCompressor):
         scores[_always(len(sizes))] = float("inf")
         full = torch.zeros_like(scores, dtype=torch.bool)
         full[scores.argsort(descending=True, stable=True)[:count]] = True
-        return _two_levels(memory, visual, chunk.repeat_interleave(tokens), full, self.config.pool)
+        place = _two_levels(visual, chunk.repeat_interleave(tokens), full, self.config.pool)
+        return _gathered(model, memory, place)
 
     def nbytes(self, state: ChunkedState) -> int:
         return super().nbytes(state) + sum(int(b.means.nbytes) for b in state.blocks)
@@ -177,19 +184,18 @@ class ChunkedPrefill(CacheCompressor):
 
 
 def _always(chunks: int) -> list[int]:
-    """Chunks that come before any other: the first, the second and the last."""
-    return sorted({0, 1, chunks - 1} & set(range(chunks)))
+    """Chunks that come before any other: the first and the last."""
+    return sorted({0, chunks - 1} & set(range(chunks)))
 
 
-def _two_levels(memory: Memory, visual: Tensor, chunk: Tensor, full: Tensor, pool: int) -> Memory:
-    """All text, full chunks as they are, and of the others the means of ``pool`` neighbouring tokens.
+def _two_levels(visual: Tensor, chunk: Tensor, full: Tensor, pool: int) -> Tensor:
+    """``[n]`` where each place goes: text and full chunks to places of their own, of others ``pool`` neighbours to one.
 
     Args:
-        memory: of n places.
         visual: ``[n]`` bool.
         chunk: of every visual token, in order.
         full: ``[chunks]`` bool.
-        pool: neighbours that are averaged; text may stand between them.
+        pool: neighbours that go to one place; text may stand between them.
     """
     tokens = torch.bincount(chunk, minlength=len(full))
     rank = torch.arange(len(chunk), device=chunk.device) - (tokens.cumsum(0) - tokens)[chunk]
@@ -199,11 +205,18 @@ def _two_levels(memory: Memory, visual: Tensor, chunk: Tensor, full: Tensor, poo
     # A place that joins goes where the last run of pooled tokens began; every other one is a place of its own.
     place = (~joins).long().cumsum(0) - 1
     begun = torch.where(pooled & ~joins, place, -1).cummax(0).values
-    place = torch.where(joins, begun, place)
+    return torch.where(joins, begun, place)
+
+
+def _gathered(model: Any, memory: Memory, place: Tensor) -> Memory:
+    """The mean of what goes to each place, keys turned to where that place is: turned alike, they are averaged as they
+    were before rotation."""
     size = torch.bincount(place)[None, None, :, None]
 
     def mean(x: Tensor) -> Tensor:
         total = torch.zeros(*x.shape[:2], size.shape[2], x.shape[3], device=x.device)
         return (total.index_add(2, place, x.float()) / size).to(x.dtype)
 
-    return Memory([mean(k) for k in memory.keys], [mean(v) for v in memory.values], memory.position)
+    by = place - torch.arange(len(place), device=place.device)
+    keys = [mean(turned(model, [k], by)[0]) for k in memory.keys]  # one layer's copy at a time
+    return Memory(keys, [mean(v) for v in memory.values], size.shape[2])

@@ -174,7 +174,7 @@ def _check_turning(model: Any) -> None:
 
 _ALLOWED = (
     "Every layer must rotate the two halves of a head by one rotary_emb, as Llama, Mistral, Qwen2, Qwen3 and SmolLM2 "
-    "do; caches that move no keys, such as full and chunked, work without"
+    "do; caches that move no keys, such as full, work without"
 )
 
 

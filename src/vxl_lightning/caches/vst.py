@@ -37,12 +37,14 @@ class VisualSummarization(CacheCompressor):
 
     Follows Shu et al., "Video-XL" (CVPR 2025, arXiv 2409.14485, section 3.2) and its release (Apache-2.0, read, not
     copied). There a window is 1,440 tokens, ten frames; here ``window`` counts stretches of frames (those that share a
-    time text), so that none is cut. ``ratios`` are drawn for every prompt in training, where the release draws a step;
-    evaluation uses ``retention``. The paper's dynamic windows, which its release does not hold, are
-    ``windows="dynamic"``: a window ends where what is shown changes most (`depths`). Text stays as it is, which the
-    original has none of among its visual tokens. In the last layer a VST has no query of its own: nothing reads what it
-    would ask for. With ``retention=1`` nothing is inserted and nothing forgotten; unless there
-    are ``ratios`` to train at, it then has no weights and is not ``trainable``.
+    time text), so that none is cut. ``ratios`` are drawn for every prompt in training, where the release draws one for
+    every window; evaluation uses ``retention``. Where a window's tokens are no multiple of the ratio, those left at its
+    end have a VST of their own; the release, whose windows are multiples, would forget them unread. A VST's embedding
+    begins as the mean of all embeddings, there as that of the token that ends a text. The paper's dynamic windows,
+    which its release does not hold, are ``windows="dynamic"``: a window ends where what is shown changes most
+    (`depths`). Text stays as it is, which the original has none of among its visual tokens. In the last layer a VST has
+    no query of its own: nothing reads what it would ask for. With ``retention=1`` nothing is inserted and nothing
+    forgotten; unless there are ``ratios`` to train at, it then has no weights and is not ``trainable``.
     """
 
     trainable = True

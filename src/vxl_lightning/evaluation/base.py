@@ -163,6 +163,10 @@ class Benchmark(ABC):
         """What a model is asked, in the words of the benchmark's authors; ``times`` are the seconds of the frames that
         it is shown, for subtitles."""
 
+    def chosen(self, question: Question, option: int) -> str:
+        """The reply that names an option, for models that are asked which is likeliest."""
+        return chr(ord("A") + option)
+
     @abstractmethod
     def judge(self, question: Question, reply: str) -> Judgement:
         """What a reply is worth, by the rules of the official scorer; a reply that says nothing is wrong, not lucky."""

@@ -55,8 +55,29 @@ def answer(
     if grid.shape[0] != 1:
         raise ValueError(f"answer takes one video, got a batch of {grid.shape[0]}; use answers for several")
     spent: dict[str, float] = {}
+    shown = grid.frames(0, int(grid.num_frames[0]))
     with torch.no_grad():
-        projected = _timed(spent, "compress", lambda: model.project(grid, question))
+        projected = _timed(spent, "compress", lambda: model.project(shown, question))
+    return answer_about(model, projected, question, choices, max_new_tokens, spent)
+
+
+def answer_about(
+    model: "VideoLM",
+    projected: Projected,
+    question: str,
+    choices: Sequence[str] | None = None,
+    max_new_tokens: int = 16,
+    spent: dict[str, float] | None = None,
+    evidence: bool = True,
+) -> Answer:
+    """Answer one question about a video that was compressed and projected before, alone in its batch.
+
+    Args:
+        spent: milliseconds of the steps before, to be told with the rest.
+        evidence: find the span that the answer rests on, which costs a pass and its gradient.
+    """
+    spent = {} if spent is None else spent
+    with torch.no_grad():
         prefix = _timed(spent, "select", lambda: model.prefix(projected, 0, question))
         memory = None
         if (cache := model.cache) is not None:
@@ -68,10 +89,11 @@ def answer(
         else:
             scores = found = _timed(spent, "answer", lambda: _scores(model, prefix, memory, question, choices))
             text = max(found, key=lambda choice: found[choice])
-    span = _timed(spent, "span", lambda: _evidence(model, projected, prefix, question, text))
-    return Answer(
-        text, scores, span, projected.tokens, prefix.token, _counts(model, grid, prefix, question, memory), spent
-    )
+    span = None
+    if evidence:
+        span = _timed(spent, "span", lambda: _evidence(model, projected, prefix, question, text))
+    counts = _counts(model, projected, prefix, question, memory)
+    return Answer(text, scores, span, projected.tokens, prefix.token, counts, spent)
 
 
 def _scores(
@@ -123,8 +145,9 @@ def _evidence(
     return float(best[:, 0].min()), float(best[:, 1].max())
 
 
-def _counts(model: "VideoLM", grid: VideoGrid, prefix: Prefix, question: str, memory: Memory | None) -> dict[str, int]:
-    _, _, height, width, _ = grid.shape
+def _counts(
+    model: "VideoLM", projected: Projected, prefix: Prefix, question: str, memory: Memory | None
+) -> dict[str, int]:
     length = len(prefix.embeds) + len(model.layout.chat.question(question))
     held = length if memory is None else length - len(prefix.embeds) + len(memory)
     config = model.plain.config
@@ -135,7 +158,7 @@ def _counts(model: "VideoLM", grid: VideoGrid, prefix: Prefix, question: str, me
         p.numel() for p in model.embedding.parameters()
     )
     return {
-        "grid_tokens": int(grid.num_frames[0]) * height * width,
+        "grid_tokens": projected.tokens.source[0].numel(),
         "visual_tokens": len(prefix.place),
         "text_tokens": length - len(prefix.place),
         "kv_length": held,

@@ -98,6 +98,15 @@ def truth_is_right(case: BenchmarkCase) -> None:
             expect(math.isclose(f.value, 1.0), f"{f.name} is {f.value} where all is right")
 
 
+def options_can_be_chosen(case: BenchmarkCase) -> None:
+    """Of a question's options one is right, and every one is understood when it is named."""
+    for question in case.listing.questions:
+        named = [case.made.judge(question, case.made.chosen(question, i)) for i in range(len(question.options))]
+        expect(all(j.parsed is not None for j in named), f"{question.id}: an option that was named is not understood")
+        right = sum(j.score == 1 for j in named)
+        expect(right == 1 or not named, f"{question.id}: {right} of its options are right")
+
+
 def nothing_is_wrong(case: BenchmarkCase) -> None:
     """Replies that answer nothing are unparsed and score 0: no guess, no luck."""
     for reply in NOTHING:
@@ -156,6 +165,7 @@ BENCHMARK_LAWS: tuple[Law, ...] = (
     reading_repeats,
     prompts_ask,
     truth_is_right,
+    options_can_be_chosen,
     nothing_is_wrong,
     scores_are_bounded,
     figures_are_named,

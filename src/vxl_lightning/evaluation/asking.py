@@ -1,0 +1,137 @@
+"""Asking: every question of every row, video by video, as far as its reply is not known yet."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vxl_lightning.data.decoding import DecodeError, probe
+from vxl_lightning.data.sampling import sample_times
+from vxl_lightning.evaluation.answerer import Answerer, Asked, Reply, Shown
+from vxl_lightning.evaluation.base import Benchmark, Question
+from vxl_lightning.evaluation.config import EvaluationConfig
+from vxl_lightning.evaluation.replies import Replies, fingerprint, hashed, key_of
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with its reply, or with the reason why there is none."""
+
+    question: Question
+    reply: Reply
+    failed: str = ""
+
+
+@dataclass
+class Ledger:
+    """Where the time of an evaluation went, in seconds, and how many replies were there before."""
+
+    asking: float = 0.0
+    model: float = 0.0
+    asked: int = 0
+    known: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    """Video -> why it cannot be shown."""
+
+
+def ask(
+    benchmark: Benchmark,
+    questions: Sequence[Question],
+    rows: Mapping[str, Answerer],
+    config: EvaluationConfig,
+    ledger: Ledger,
+    tell: Callable[[int], None] = lambda done: None,
+) -> dict[str, list[Answered]]:
+    """The replies of every row to all questions, in their order.
+
+    A video that cannot be read costs its questions in every row, with the reason; such replies are not stored, so that
+    a mended file is asked about again.
+
+    Args:
+        rows: by name.
+        ledger: is added to.
+        tell: is called with the number of replies whenever some are there.
+    """
+    folder = Path(config.cache or Path(config.out) / "cache") / "replies"
+    hashes = {name: hashed(row.identity) for name, row in rows.items()}
+    stores = {name: Replies(folder, hashes[name]) for name in rows}
+    found: dict[str, dict[str, Answered]] = {name: {} for name in rows}
+    begun = time.perf_counter()
+    for (video, window), group in _by_video(questions).items():
+        path = benchmark.folder / video
+        try:
+            shown = _shown(path, window, config)
+            seen = fingerprint(path)
+        except DecodeError as error:
+            ledger.failed[video] = str(error)
+            for name in rows:
+                found[name] |= {q.id: Answered(q, Reply(""), str(error)) for q in group}
+            tell(len(group) * len(rows))
+            continue
+        asked = {q.id: _asked(benchmark, q, shown, config) for q in group}
+        chosen = {"fps": config.fps, "max_frames": config.max_frames, "window": list(window or ())}
+        for name, answerer in rows.items():
+            keys = {q.id: key_of(hashes[name], seen, chosen, asked[q.id]) for q in group}
+            new = [q for q in group if keys[q.id] not in stores[name]]
+            ledger.known += len(group) - len(new)
+            tell(len(group) - len(new))
+            try:
+                for q, reply in zip(new, _timed(answerer, shown, [asked[q.id] for q in new], ledger), strict=True):
+                    stores[name].add(keys[q.id], reply)
+                    tell(1)
+                found[name] |= {q.id: Answered(q, stores[name][keys[q.id]]) for q in group}
+            except DecodeError as error:
+                ledger.failed[video] = str(error)
+                left = [q for q in group if keys[q.id] not in stores[name]]
+                tell(len(left))
+                found[name] |= {q.id: Answered(q, Reply(""), str(error)) for q in left}
+                found[name] |= {q.id: Answered(q, stores[name][keys[q.id]]) for q in group if q not in left}
+    ledger.asking += time.perf_counter() - begun
+    return {name: [found[name][q.id] for q in questions] for name in rows}
+
+
+def _timed(answerer: Answerer, shown: Shown, asked: Sequence[Asked], ledger: Ledger) -> Iterator[Reply]:
+    """The replies; the time until each is there is the model's."""
+    if not asked:
+        return
+    replies = answerer.replies(shown, asked)
+    for _ in asked:
+        begun = time.perf_counter()
+        reply = next(replies)
+        ledger.model += time.perf_counter() - begun
+        ledger.asked += 1
+        yield reply
+
+
+def _by_video(questions: Sequence[Question]) -> dict[tuple[str, tuple[float, float] | None], list[Question]]:
+    """Questions that are shown the same, in order of first appearance."""
+    groups: dict[Any, list[Question]] = {}
+    for q in questions:
+        groups.setdefault((q.video, q.window), []).append(q)
+    return groups
+
+
+def _shown(path: Path, window: tuple[float, float] | None, config: EvaluationConfig) -> Shown:
+    """Evenly spaced frames of a video, or of the part of it that is shown."""
+    duration = probe(path).duration
+    begin, end = window or (0.0, duration)
+    begin, end = max(0.0, begin), min(duration, end)
+    if end <= begin:
+        raise DecodeError(f"{path}: the part to be shown, {window} s, is not within its {duration:g} s")
+    times = [begin + t for t in sample_times(end - begin, config.fps, config.max_frames)]
+    return Shown(path, [t for t in times if t < duration] or [begin])
+
+
+def _asked(benchmark: Benchmark, question: Question, shown: Shown, config: EvaluationConfig) -> Asked:
+    """A question as it is put to a model: the benchmark's prompt, or the question alone where options are scored."""
+    if config.answering == "likelihood" and question.options:
+        return Asked(question.text, question.options)
+    return Asked(benchmark.prompt(question, shown.times))
+
+
+def reply_text(benchmark: Benchmark, answered: Answered) -> str:
+    """What is judged: the reply, or the name of the option that was likeliest."""
+    if answered.reply.scores and answered.reply.text in answered.question.options:
+        return benchmark.chosen(answered.question, answered.question.options.index(answered.reply.text))
+    return answered.reply.text

@@ -1,0 +1,96 @@
+"""What an evaluation asks, and of whom."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from vxl_lightning.errors import UserError
+
+Answering = Literal["generate", "likelihood"]
+REFERENCE = "reference"
+"""The row that all others are held against: the model as it is, in the same harness."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedVariant:
+    """One row: what is put into the model. What is not named stays as the model has it."""
+
+    compressor: dict[str, Any] = field(default_factory=dict)
+    """Compressor between vision and language, such as {name: dtd, retention: 0.25}."""
+    selector: dict[str, Any] = field(default_factory=dict)
+    """Selector in front of the language model, such as {name: similarity}; none takes the model's own out."""
+    select: int = 0
+    """Groups or tokens that the selector keeps."""
+    cache: dict[str, Any] = field(default_factory=dict)
+    """Cache compressor inside the language model; none takes the model's own out."""
+
+    def __post_init__(self) -> None:
+        for kind in ("compressor", "selector", "cache"):
+            if isinstance(spec := getattr(self, kind), str):
+                object.__setattr__(self, kind, {"name": spec})
+        if bool(self.selector.get("name") not in (None, "none")) != bool(self.select):
+            raise UserError(
+                f"selector={self.selector.get('name')} and select={self.select}: give both, such as "
+                "selector=similarity select=8"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """An evaluation on benchmarks from local copies."""
+
+    name: str = "Evaluation"
+    """Title of the report."""
+    out: str = "runs/evaluation"
+    """Folder of the results."""
+    model: str = ""
+    """``hf:FOLDER``, a local Hugging Face video model, or the folder of a model that ``vxl train`` or an ablation
+    wrote."""
+    variants: dict[str, Any] = field(default_factory=dict)
+    """Row name -> `EvaluatedVariant`. The row ``reference``, the model as it is, is always there."""
+    benchmarks: list[Any] = field(default_factory=list)
+    """Names, or {name: ..., **its parameters}."""
+    data_root: str = ""
+    """Folder that holds a folder of each benchmark, in its published layout; `vxl plugin show NAME` tells which."""
+    fps: float = 1.0
+    """Frames looked at each second of video."""
+    max_frames: int = 64
+    """Most frames looked at; longer videos are looked at more sparsely."""
+    answering: Answering = "generate"
+    """``generate`` a reply and parse it, as benchmarks are scored, or take the likeliest option (``likelihood``)."""
+    max_new_tokens: int = 32
+    """Longest reply."""
+    limit: int = 0
+    """Ask the first so many questions of each benchmark alone; the table says so. 0 asks all."""
+    allow_missing: bool = False
+    """Go on where files are missing: their questions are listed and left out."""
+    cache: str = ""
+    """Folder of the replies, shared between evaluations; empty is ``<out>/cache``."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError(
+                "model is empty; give model=hf:FOLDER or model=FOLDER, such as model=runs/demo/ablation/models/..."
+            )
+        if self.answering not in get_args(Answering):
+            raise UserError(f"answering={self.answering!r} is not one of {', '.join(get_args(Answering))}")
+        if self.fps <= 0 or self.max_frames < 1 or self.max_new_tokens < 1 or self.limit < 0:
+            raise UserError(
+                f"fps={self.fps} must be above 0, max_frames={self.max_frames} and "
+                f"max_new_tokens={self.max_new_tokens} at least 1, limit={self.limit} at least 0"
+            )
+
+    @property
+    def rows(self) -> dict[str, EvaluatedVariant]:
+        """All rows by name, the reference first.
+
+        Raises:
+            UserError: an unknown key of a variant.
+        """
+        known = EvaluatedVariant.__dataclass_fields__
+        rows = {REFERENCE: EvaluatedVariant()}
+        for name, values in self.variants.items():
+            given = {"compressor": values} if isinstance(values, str) else dict(values or {})
+            if strange := sorted(set(given) - set(known)):
+                raise UserError(f"variants.{name}: unknown key {strange[0]!r}; allowed: {', '.join(known)}")
+            rows[str(name)] = EvaluatedVariant(**given)
+        return rows

@@ -1,0 +1,105 @@
+"""From ``model=...`` and the rows of an evaluation to those who answer."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vxl_lightning import registry
+from vxl_lightning.ablation import identity
+from vxl_lightning.config import to_plain
+from vxl_lightning.errors import UserError
+from vxl_lightning.evaluation.answerer import Answerer
+from vxl_lightning.evaluation.config import EvaluatedVariant
+from vxl_lightning.models.build import fresh_cache
+from vxl_lightning.models.language import language_model_folder
+
+if TYPE_CHECKING:
+    from vxl_lightning.models.video_lm import VideoLM
+
+NONE = "none"
+"""As the name of a row's selector or cache: without the model's own."""
+
+HUB = "hf:"
+"""Beginning of a model's name that is a folder of Hugging Face's layout."""
+
+
+def answerers(model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+    """One for each row; what they share, weights and encoder, is there once.
+
+    Raises:
+        UserError: no such model, an unknown plugin, or a row that this model cannot be.
+    """
+    if model.startswith(HUB):
+        return _hub(Path(model.removeprefix(HUB)), rows, max_new_tokens)
+    return _own(Path(model), rows, max_new_tokens)
+
+
+def _own(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+    """Of a saved `VideoLM`: all rows share its language model, projector and encoder."""
+    from vxl_lightning.evaluation.embedded import Eyes, VideoLMAnswerer
+    from vxl_lightning.models.pretrained import load_pretrained
+    from vxl_lightning.models.video_lm import VideoLM
+
+    loaded = load_pretrained(folder)
+    if not isinstance(loaded.model, VideoLM):
+        raise UserError(
+            f"model={folder}: holds a compressor alone, which answers nothing; give a tuned VideoLM's folder"
+        )
+    if loaded.encoder is None:
+        raise UserError(f"model={folder}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
+    encoder = registry.build("encoder", loaded.encoder).eval()
+    depends = {
+        "weights": identity.language_model(folder),
+        "language_model": identity.language_model(language_model_folder(loaded.config["language_model"])),
+        "config": loaded.config,
+        "encoder": encoder.fingerprint(),
+    }
+    eyes = Eyes(encoder)
+    made: dict[str, Answerer] = {}
+    for name, row in rows.items():
+        model = _fitted(loaded.model, name, row)
+        parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
+        made[name] = VideoLMAnswerer(model, eyes, depends | {"row": to_plain(row), "parts": parts}, max_new_tokens)
+    return made
+
+
+def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
+    """The model with a row's parts in the place of its own; what is trained and not replaced is shared."""
+    if not _parts(row):
+        return base
+    compressor, selector, cache, prompt = base.compressor, base.selector, base.cache, base.prompt
+    hidden = base.plain.config.hidden_size
+    if row.compressor:
+        compressor = registry.build("compressor", row.compressor, dim=base.compressor.dim).eval()
+        if compressor.trainable or compressor.out_dim != base.compressor.out_dim:
+            raise UserError(
+                f"variants.{name}: compressor={row.compressor['name']} has to be trained with the model; "
+                "compare trained compressors with 'vxl ablate' and evaluate the models that it writes"
+            )
+    if row.selector:
+        off = row.selector["name"] == NONE
+        selector = None if off else registry.build("selector", row.selector, dim=hidden).eval()
+        if selector is not None and selector.trainable:
+            if base.selector is None or type(selector) is not type(base.selector):
+                raise UserError(
+                    f"variants.{name}: selector={row.selector['name']} has to be trained, and this model has none"
+                )
+            selector = base.selector
+        prompt = replace(prompt, select=0 if off else row.select, select_share=0.0)
+    if row.cache:
+        cache = None if row.cache["name"] == NONE else fresh_cache(base.plain, row.cache).eval()
+        if cache is not None and cache.trainable:
+            raise UserError(f"variants.{name}: cache={row.cache['name']} has to be trained; tune a model with it")
+    return type(base)(
+        base.language_model, base.tokenizer, base.projector, compressor, selector, prompt, base.whole, cache
+    ).eval()
+
+
+def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:
+    """What a row replaces, by kind."""
+    return {kind: spec for kind in ("compressor", "selector", "cache") if (spec := getattr(row, kind))}
+
+
+def _hub(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+    raise NotImplementedError

@@ -1,0 +1,110 @@
+"""An evaluation from its configuration to its tables."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vxl_lightning import registry
+from vxl_lightning.errors import UserError
+from vxl_lightning.evaluation import results
+from vxl_lightning.evaluation.answerer import Answerer
+from vxl_lightning.evaluation.asking import Ledger, ask
+from vxl_lightning.evaluation.base import Benchmark, Problem, Question
+from vxl_lightning.evaluation.config import EvaluationConfig
+from vxl_lightning.evaluation.models import answerers
+from vxl_lightning.evaluation.replies import hashed
+from vxl_lightning.reporting.manifest import manifest, write_manifest
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A benchmark, the questions of it that are asked, and what cannot be asked."""
+
+    name: str
+    benchmark: Benchmark
+    questions: list[Question]
+    problems: list[Problem]
+
+
+def choose(config: EvaluationConfig) -> list[Chosen]:
+    """Read every benchmark and see what is missing, before anything runs.
+
+    Raises:
+        UserError: no benchmark, an unknown one, one named twice, or no folder of it.
+    """
+    if not config.benchmarks:
+        names = ", ".join(p.name for p in registry.installed("benchmark"))
+        raise UserError(f"benchmarks is empty; name some of {names}")
+    if not config.data_root or not Path(config.data_root).is_dir():
+        raise UserError(
+            f"data_root={config.data_root!r} is not a folder; give the one that holds a folder of each benchmark"
+        )
+    found: dict[str, Chosen] = {}
+    for given in config.benchmarks:
+        spec = {"name": given} if isinstance(given, str) else dict(given)
+        cls, settings = registry.config("benchmark", spec)
+        name = spec["name"] if spec["name"] not in found else str(spec)
+        if name in found:
+            raise UserError(f"benchmarks names {name} twice; give each once, or with other parameters")
+        found[name] = _read(name, cls(settings, _folder(cls, Path(config.data_root))), config)
+    return list(found.values())
+
+
+def _folder(cls: Any, root: Path) -> Path:
+    folder: Path = root / cls.folder_name
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; {cls.title} is laid out as: {' '.join(cls.layout.split())}")
+    return folder
+
+
+def _read(name: str, benchmark: Benchmark, config: EvaluationConfig) -> Chosen:
+    listing = benchmark.read()
+    asked = list(listing.questions)[: config.limit or None]
+    absent = benchmark.missing(asked)
+    gone = {p.where for p in absent}
+    there = [q for q in asked if q.video not in gone and q.subtitles not in gone]
+    return Chosen(name, benchmark, there, [*listing.problems, *absent])
+
+
+def run(
+    config: EvaluationConfig,
+    chosen: list[Chosen] | None = None,
+    rows: Mapping[str, Answerer] | None = None,
+    tell: Callable[[str, int], None] = lambda name, done: None,
+) -> tuple[Path, Ledger]:
+    """Ask every question of every row, as far as it was not asked before, and write the tables.
+
+    Replies are stored one by one: run again after an interruption, it goes on where it was, and the tables are those
+    of an uninterrupted run.
+
+    Args:
+        config: what is asked, and of whom.
+        chosen: `choose` of it, where that has been done.
+        rows: `answerers` of it, where there are others.
+        tell: is called with a benchmark's name and the number of replies whenever some are there.
+
+    Returns:
+        The folder of the results, and where the time went.
+
+    Raises:
+        UserError: see `choose` and `answerers`; nothing is left to ask.
+    """
+    chosen = choose(config) if chosen is None else chosen
+    empty = [c.name for c in chosen if not c.questions]
+    if empty:
+        raise UserError(f"benchmark {empty[0]}: no question can be asked; see what is missing")
+    rows = answerers(config.model, config.rows, config.max_new_tokens) if rows is None else rows
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    ledger, judged = Ledger(), []
+    for c in chosen:
+        replies = ask(c.benchmark, c.questions, rows, config, ledger, lambda done, name=c.name: tell(name, done))  # type: ignore[misc]
+        judged += [results.Answers.of(row, c.name, c.benchmark, found) for row, found in replies.items()]
+    results.write(out, judged, {c.name: c.benchmark for c in chosen})
+    plugins = [registry.provenance("benchmark", c.name) for c in chosen if not c.name.startswith("{")]
+    data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
+    problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
+    content = manifest(config, [], plugins, data)
+    write_manifest(out / "manifest.json", content | {"problems": problems, "failed_videos": ledger.failed})
+    return out, ledger
