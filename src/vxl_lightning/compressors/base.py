@@ -178,8 +178,9 @@ class GroupCompressor(Compressor):
         def grouped(x: Tensor | None) -> Tensor | None:
             if x is None:
                 return None
-            full = x if t == count * size and bool(real.all()) else x[row, frame]
-            return full.reshape(b, count, size, *x.shape[2:])[alive]
+            if t == count * size and bool(real.all()):
+                return x.reshape(b * count, size, *x.shape[2:])
+            return x[row, frame].reshape(b, count, size, *x.shape[2:])[alive]
 
         video = row[:, :1].expand(b, count)[alive]
         features = grouped(grid.features)
