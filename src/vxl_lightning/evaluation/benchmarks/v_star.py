@@ -99,6 +99,7 @@ class VStar(Benchmark):
     )
     layout: ClassVar[str] = "V_STaR_test.json\nvideos/{vid}.mp4 (or in any folder below, as unpacked)"
     folder_name: ClassVar[str] = "V-STaR"
+    longest_reply: ClassVar[int] = 2048  # boxes for every second, as the authors allow
 
     def read(self) -> Listing:
         (path,) = choose_layout(self.folder, [ANNOTATIONS])
