@@ -49,7 +49,7 @@ class MLVU(Benchmark):
             raise UserError(f"reading: must be one of {', '.join(get_args(Reading))}, not {config.reading!r}")
         super().__init__(config, folder)
 
-    def chosen(self, row: Row, options: Sequence[str]) -> str:
+    def letter_of(self, row: Row, options: Sequence[str]) -> str:
         """Letter of the answer, which is published as its text.
 
         Raises:

@@ -77,7 +77,7 @@ class MLVUDev(MLVU):
             id=f"{file}-{row.key}",  # none is published, and a video may be asked the same twice
             video=first_there(self.folder, f"video/{file}/{video}", f"MLVU/video/{file}/{video}", f"video/{video}"),
             text=row.text("question"),
-            answer=self.chosen(row, options),
+            answer=self.letter_of(row, options),
             options=options,
             categories={"task": task, "kind": KINDS[task]},
             meta={"duration": row.number("duration")},

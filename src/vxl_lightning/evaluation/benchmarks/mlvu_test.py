@@ -51,7 +51,7 @@ class MLVUTest(MLVU):
             id=row.word("question_id"),
             video=first_there(self.folder, f"video/{video}", f"MLVU_Test/video/{video}"),
             text=row.text("question"),
-            answer=self.chosen(row, options),
+            answer=self.letter_of(row, options),
             options=options,
             categories={"task": task, "kind": KINDS[task]},
             meta={"duration": row.number("duration")},

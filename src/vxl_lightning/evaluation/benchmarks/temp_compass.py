@@ -123,6 +123,12 @@ class TempCompass(Benchmark):
     def prompt(self, question: Question, times: Sequence[float]) -> str:
         return f"{question.meta['question']}{INSTRUCTIONS[question.categories['format']]}"
 
+    def chosen(self, question: Question, option: int) -> str:
+        asked = question.meta["question"]
+        if question.categories["format"] == CHOICE:
+            return list(choices(asked))[option]
+        return question.options[option] if question.categories["format"] == YES_NO else list(captions(asked))[option]
+
     def judge(self, question: Question, reply: str) -> Judgement:
         said = reply.replace("</s>", "").strip()
         format_ = question.categories["format"]
