@@ -2,6 +2,7 @@
 
     python benchmarks/ablation.py demo runs/demo/ablation -- make demo
     python benchmarks/ablation.py seeds runs/demo/seeds -- vxl ablate conf/demo/seeds.yaml
+    python benchmarks/ablation.py systems runs/systems --tables results timings -- vxl ablate conf/ablate_systems.yaml
 
 Memory is the largest sum of the proportional set sizes of the command and everything it started, sampled each second.
 A shared machine is not always equally fast: the speed of a matrix product before and after says what a second is worth.
@@ -69,6 +70,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="results/NAME.json")
     parser.add_argument("out", type=Path, help="folder that the ablation writes")
+    parser.add_argument("--tables", nargs="+", default=TABLES, choices=TABLES, help="what of it (default: all)")
     parser.add_argument("command", nargs="+", help="what to run, after --")
     args = parser.parse_args()
     before = speed()
@@ -89,7 +91,7 @@ def main() -> None:
         "matmul_gflops": [before, speed()],
     }  # fmt: skip
     print(json.dumps(took))
-    tables = {name: rows(args.out / f"{name}.parquet") for name in TABLES}
+    tables = {name: rows(args.out / f"{name}.parquet") for name in args.tables}
     manifest = json.loads((args.out / "manifest.json").read_text())
     print("recorded in", record(args.name, {"took": took, **tables, "manifest": manifest}))
 
