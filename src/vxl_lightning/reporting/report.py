@@ -4,12 +4,12 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from vxl_lightning.ablation.statistics import ALL_READS, ALL_TASKS, READ
 from vxl_lightning.reporting import plots
+from vxl_lightning.reporting.page import write_page
 
 Records = list[dict[str, Any]]
 
@@ -46,14 +46,10 @@ def write_report(
         caption: what the accuracy table's numbers are.
         baselines: rows with a column of p-values.
     """
-    from jinja2 import Environment, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    source = resources.files("vxl_lightning.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-    html = template.render(
+    write_page(
+        path,
+        "report.html.jinja",
         name=name,
-        plotly_js=get_plotlyjs().replace("</script", "<\\/script"),
         facts=_facts(results, manifest),
         baselines=list(baselines),
         tables=[
@@ -80,7 +76,6 @@ def write_report(
         manifest_facts=_manifest_facts(manifest),
         manifest_json=json.dumps(manifest, indent=2),
     )
-    path.write_text(html, encoding="utf-8")
 
 
 def _tables(results: Records) -> dict[str, list[str]]:
