@@ -39,7 +39,8 @@ class Chromium:
         for fd in low:
             os.close(fd)
         theirs_in, self._out, self._in, theirs_out = high
-        start = f"import os, sys; os.dup2({theirs_in}, 3); os.dup2({theirs_out}, 4); os.execv(sys.argv[1], sys.argv[1:])"
+        moves = f"os.dup2({theirs_in}, 3); os.dup2({theirs_out}, 4)"
+        start = f"import os, sys; {moves}; os.execv(sys.argv[1], sys.argv[1:])"
         command = [sys.executable, "-c", start, BROWSER, *FLAGS]
         command += [f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -51,6 +52,7 @@ class Chromium:
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
+        self.call("Emulation.setScrollbarsHidden", hidden=True)
 
     def close(self):
         with suppress(OSError, TimeoutError):

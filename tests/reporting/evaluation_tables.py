@@ -64,7 +64,8 @@ def answered(row, asked):
     for q in asked:
         rng = random.Random(f"{row} {q.id}")
         wrong = next(o for o in q.options if o != q.answer)
-        text = q.answer if rng.random() < STRENGTH[row] else rng.choice([wrong, f"I think it is\nperhaps </script> {wrong}"])
+        vague = f"I think it is\nperhaps </script> {wrong}"
+        text = q.answer if rng.random() < STRENGTH[row] else rng.choice([wrong, vague])
         times = [SECONDS * i / KEPT[row] for i in range(KEPT[row])]
         counts = {"grid_tokens": 1024.0, "visual_tokens": 64.0 * KEPT[row], "kv_bytes": 65536.0 * KEPT[row]}
         reply = Reply(text, kept=times, counts=counts, milliseconds={"prefill": 12.5 * KEPT[row], "answer": 40.0})

@@ -108,7 +108,7 @@ def run(
     found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen})
     data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
-    content = manifest(config, [], [c.provenance for c in chosen], data)
+    content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)
     write_manifest(out / "manifest.json", content | {"problems": problems, "failed_videos": ledger.failed})
     folders = {c.name: c.benchmark.folder for c in chosen}
     write_evaluation_report(

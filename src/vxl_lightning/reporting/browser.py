@@ -143,7 +143,8 @@ def _pictures(data: Mapping[str, Any], videos: Videos) -> dict[str, dict[str, An
             if name in found:
                 continue
             times = _spread(data["kept"][reply[3]])
-            picture = thumbnails.strip(path.name, times).picture
+            # Seconds are kept to a thousandth, which may be just before the frame: a thousandth later it is on screen.
+            picture = thumbnails.strip(path.name, [t + 1e-3 for t in times]).picture
             room -= len(picture)
             if room < 0:
                 return found

@@ -91,16 +91,16 @@ def _facts(
         ("questions", f"{sum(g['n'] for g in whole.values()):,}"),
         ("videos", f"{sum(g['videos'] for g in whole.values()):,}"),
         ("row" + "s" * (len(rows) != 1), f"{len(rows):,}"),
-        ("frames a second, at most", f"{config['fps']:g}, {config['max_frames']:,}"),
+        ("frames looked at", f"{config['fps']:g} a second, at most {config['max_frames']:,}"),
         ("answering", config["answering"]),
         ("device", device["accelerator"] or f"{device['cores']} CPU cores"),
     ]
     if config["limit"]:
         facts.append(("asked of each benchmark", f"the first {config['limit']:,}"))
     if lost:
-        facts.append(("questions that cannot be asked", f"{lost:,}"))
+        facts.append(("questions missing", f"{lost:,}"))
     if failed:
-        facts.append(("videos that could not be shown", f"{len(failed):,}"))
+        facts.append(("videos not shown", f"{len(failed):,}"))
     return facts
 
 
@@ -161,11 +161,9 @@ def _other_figures(results: Records) -> list[dict[str, Any]]:
 
 
 def _bars(groups: Records) -> list[dict[str, Any]]:
-    """A figure for each benchmark and way to divide it, what all questions give last."""
-    colours: dict[str, str] = {}
-    for row in dict.fromkeys(g["row"] for g in groups):
-        others = plots.COLOURS[:-1]
-        colours[row] = plots.COLOURS[-1] if row == REFERENCE else others[(len(colours) - 1) % len(others)]
+    """A figure for each benchmark and way to divide it, what all questions give last; the reference is grey."""
+    others = [row for row in dict.fromkeys(g["row"] for g in groups) if row != REFERENCE]
+    colours = {row: plots.COLOURS[i % len(plots.COLOURS)] for i, row in enumerate(others)} | {REFERENCE: plots.GREYS[0]}
     panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for g in sorted(groups, key=lambda g: g["grouping"] == ALL):
         panels.setdefault((g["benchmark"], g["grouping"]), []).append(g)

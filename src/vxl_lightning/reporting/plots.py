@@ -93,21 +93,22 @@ def reconstruction_gain(records: Records) -> str | None:
     return _html(figure, legend_above=True)
 
 
-def bars_by_group(records: Records, colour: Mapping[str, str] | None = None) -> dict[str, Any]:
+def bars_by_group(records: Records, colour: Mapping[str, str], title: str = "mean score") -> dict[str, Any]:
     """Grouped bars, a group of all rows for each category, as plotly's plain values.
 
     Args:
         records: ``group``, ``row``, ``n``, ``mean``, ``se``, a standard error, None or NaN, and where it is known
             ``chance``; rows and groups are drawn in the order of their first appearance.
-        colour: of each row; by default the first row is dark.
+        colour: of each row; where a colour comes again, its bars are hatched.
+        title: what ``mean`` is.
     """
     rows = list(dict.fromkeys(r["row"] for r in records))
-    colour = colour or {row: COLOURS[(i - 1) % (len(COLOURS) - 1)] if i else COLOURS[-1] for i, row in enumerate(rows)}
     groups = list(dict.fromkeys(r["group"] for r in records))
     place = {group: i for i, group in enumerate(groups)}
     thick = 13 if len(rows) > 2 else 18
     figure = go.Figure()
-    for i, row in enumerate(rows):
+    taken: set[str] = set()
+    for row in rows:
         chosen = [r for r in records if r["row"] == row]
         figure.add_bar(
             y=[place[r["group"]] for r in chosen],
@@ -115,10 +116,11 @@ def bars_by_group(records: Records, colour: Mapping[str, str] | None = None) -> 
             error_x={"array": [_finite(r["se"]) for r in chosen], "thickness": 1.1, "width": 3, "color": "#3c4654"},
             name=escape(row),
             orientation="h",
-            marker={"color": colour[row], "pattern": {"shape": "/" if i >= len(COLOURS) else ""}},
+            marker={"color": colour[row], "pattern": {"shape": "/" if colour[row] in taken else ""}},
             customdata=[[escape(r["group"]), r["n"], _error(r["se"])] for r in chosen],
             hovertemplate="%{customdata[0]}: %{x:.3f}%{customdata[2]}<br>n = %{customdata[1]:,}",
         )
+        taken.add(colour[row])
     chance = {r["group"]: r["chance"] for r in records if r.get("chance") is not None}
     if chance:
         figure.add_scatter(
@@ -127,18 +129,18 @@ def bars_by_group(records: Records, colour: Mapping[str, str] | None = None) -> 
             name="chance",
             mode="markers",
             marker={
-                "symbol": "line-ns", "size": thick * len(rows) / 2, "line": {"width": 1.5, "color": "#8a8f98"},
+                "symbol": "line-ns", "size": thick * len(rows) / 1.4, "line": {"width": 1.5, "color": "#1c2430"},
             },
             hovertemplate="%{x:.3f}",
         )  # fmt: skip
     n = {r["group"]: r["n"] for r in records}
     ticks = [f"{_wrapped(g)}<br><span style='font-size:11px;color:#5d6878'>n = {n[g]:,}</span>" for g in groups]
-    figure.update_xaxes(range=[0, 1.02], title="mean score", fixedrange=True)
+    figure.update_xaxes(range=[0, 1.02], title=title, fixedrange=True)
     figure.update_yaxes(
         tickvals=list(range(len(groups))), ticktext=ticks, range=[len(groups) - 0.5, -0.5], fixedrange=True,
-        ticksuffix=" ", zeroline=False, showgrid=False,
+        ticks="outside", ticklen=5, tickcolor="rgba(0,0,0,0)", zeroline=False, showgrid=False,
     )  # fmt: skip
-    figure.update_layout(bargap=0.25, height=130 + round(max(thick * len(rows) / 0.75, 46) * len(groups)))
+    figure.update_layout(bargap=0.25, margin_t=36, height=106 + round(max(thick * len(rows) / 0.75, 46) * len(groups)))
     return _plain(figure, legend_above=True)
 
 
@@ -176,7 +178,7 @@ def depth_by_length(records: Records, *, published: bool = False) -> dict[str, d
             title="depth in %", type="category", autorange="reversed", fixedrange=True, showgrid=False, ticksuffix=" "
         )
         # The other colours ride along: a reader of the page may want either.
-        figure.update_layout(height=110 + 46 * len(depths), meta={"published": get_colorscale("RdYlGn")})
+        figure.update_layout(height=76 + 46 * len(depths), margin_t=10, meta={"published": get_colorscale("RdYlGn")})
         found[row] = _plain(figure)
     return found
 
@@ -307,9 +309,9 @@ def _styled(figure: go.Figure, legend_above: bool) -> None:
     figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13},
-        margin={"l": 60, "r": 20, "t": 60, "b": 60},
+        margin={"l": 60, "r": 20, "t": 60 if figure.layout.margin.t is None else figure.layout.margin.t, "b": 60},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend=above if legend_above else below,
+        legend={"itemsizing": "constant"} | (above if legend_above else below),
     )
     figure.update_yaxes(automargin=True)

@@ -164,7 +164,7 @@ def _bars(results: Records) -> list[dict[str, Any]]:
         for budget in dict.fromkeys(r["retention"] for r in chosen if r["role"] != "uncompressed") or (1.0,):
             compressed = [r for r in chosen if r["retention"] == budget and r["role"] != "uncompressed"]
             shown = [r | {"row": r["variant"], "group": r["task"]} for r in [*whole, *compressed]]
-            figure = plots.bars_by_group(shown, colours)
+            figure = plots.bars_by_group(shown, colours, "accuracy")
             panels.append({"first": title, "second": plots.fraction(budget), "figure": figure})
     return panels
 

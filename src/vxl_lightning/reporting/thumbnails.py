@@ -77,9 +77,7 @@ class Thumbnails:
             return Strip(media, caption, "", self._reason(error))
         return Strip(media, caption, picture, "")
 
-    def _frames(
-        self, path: Path, media: str, facts: Mapping[str, Any], times: Sequence[float]
-    ) -> list[Image.Image]:
+    def _frames(self, path: Path, media: str, facts: Mapping[str, Any], times: Sequence[float]) -> list[Image.Image]:
         if path.is_dir() and not times:
             names = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
             if not names:
