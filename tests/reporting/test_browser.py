@@ -37,6 +37,7 @@ def test_needle_grids_have_depth_downwards_and_say_value_and_number():
         {"row": "a", "length": 128, "depth": 0.5, "mean": 0.25, "se": 0.1, "n": 8},
         {"row": "a", "length": 64, "depth": 0.0, "mean": 1.0, "se": float("nan"), "n": 4},
         {"row": "b", "length": 64, "depth": 0.0, "mean": 0.0, "se": None, "n": 4},
+        {"row": "b", "length": 64, "depth": 1.0, "mean": float("nan"), "se": None, "n": 0},
     ]
     found = plots.depth_by_length(records)
     assert list(found) == ["a", "b"]
@@ -44,6 +45,8 @@ def test_needle_grids_have_depth_downwards_and_say_value_and_number():
     assert (grid["x"], grid["y"], grid["z"]) == (["64", "128"], ["0", "50"], [[1.0, None], [None, 0.25]])
     assert grid["text"] == [["<b>1.00</b><br>n 4", ""], ["", "<b>0.25</b><br>n 8"]]
     assert grid["customdata"][1][1] == [8, " ± 0.100"] and grid["customdata"][0][0] == [4, ""]
+    (none,) = found["b"]["data"]
+    assert none["z"] == [[0.0], [None]] and none["text"] == [["<b>0.00</b><br>n 4"], ["–<br>n 0"]]
     assert (grid["zmin"], grid["zmax"]) == (0, 1) and found["a"]["layout"]["yaxis"]["autorange"] == "reversed"
 
 

@@ -148,7 +148,7 @@ def depth_by_length(records: Records, *, published: bool = False) -> dict[str, d
     """Heat maps of depth by length, a panel for each row, as plotly's plain values.
 
     Args:
-        records: ``row``, ``length`` and ``depth`` (a fraction of it), ``mean`` in [0, 1], ``se`` and ``n``.
+        records: ``row``, ``length`` and ``depth`` (a fraction of it), ``mean`` in [0, 1] or NaN, ``se`` and ``n``.
         published: red to green as in published pictures, else red to blue, which colour-blind readers see too.
     """
     found = {}
@@ -160,8 +160,8 @@ def depth_by_length(records: Records, *, published: bool = False) -> dict[str, d
         figure.add_heatmap(
             x=[f"{length:,}" for length in lengths],
             y=[f"{depth:.3g}" for depth in (100 * d for d in depths)],
-            z=[[c and c["mean"] for c in line] for line in at],
-            text=[[f"<b>{c['mean']:.2f}</b><br>n {c['n']:,}" if c else "" for c in line] for line in at],
+            z=[[c and _finite(c["mean"]) for c in line] for line in at],
+            text=[[_cell(c) if c else "" for c in line] for line in at],
             customdata=[[[c["n"], _error(c["se"])] if c else None for c in line] for line in at],
             texttemplate="%{text}",
             hovertemplate="%{x} frames, depth %{y} %<br>%{z:.3f}%{customdata[1]}<br>n = %{customdata[0]:,}"
@@ -275,6 +275,11 @@ def _row(record: dict[str, Any]) -> tuple[str, float]:
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or isnan(value) else value
+
+
+def _cell(record: dict[str, Any]) -> str:
+    mean = _finite(record["mean"])
+    return f"{'–' if mean is None else f'<b>{mean:.2f}</b>'}<br>n {record['n']:,}"
 
 
 def _error(value: float | None) -> str:
