@@ -62,7 +62,7 @@ class VideoLMAnswerer(Answerer):
         model: the model.
         eyes: its encoder; one for all rows.
         depends: plain values that its replies depend on, beside versions and code.
-        max_new_tokens: longest generated reply.
+        max_new_tokens: longest generated reply, where a question does not say.
     """
 
     def __init__(self, model: VideoLM, eyes: Eyes, depends: dict[str, Any], max_new_tokens: int) -> None:
@@ -82,9 +82,8 @@ class VideoLMAnswerer(Answerer):
         for one in asked:
             projected, ms = shared or self._compressed(grid, one.prompt)
             steps = {"compress": ms / len(asked) if shared else ms}
-            found = answer_about(
-                self.model, projected, one.prompt, one.choices or None, self.max_new_tokens, steps, evidence=False
-            )
+            longest = one.max_new_tokens or self.max_new_tokens
+            found = answer_about(self.model, projected, one.prompt, one.choices or None, longest, steps, evidence=False)
             yield _reply(found, looking)
 
     @torch.no_grad()

@@ -31,7 +31,9 @@ def answerers(model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: 
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
     """
     if model.startswith(HUB):
-        return _hub(Path(model.removeprefix(HUB)), rows, max_new_tokens)
+        from vxl_lightning.evaluation.hub import hub_answerers
+
+        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens)
     return _own(Path(model), rows, max_new_tokens)
 
 
@@ -99,7 +101,3 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
 def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:
     """What a row replaces, by kind."""
     return {kind: spec for kind in ("compressor", "selector", "cache") if (spec := getattr(row, kind))}
-
-
-def _hub(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
-    raise NotImplementedError

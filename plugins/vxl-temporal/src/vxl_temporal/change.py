@@ -4,19 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vxl_lightning.compressors.pieces import cosines
+
 # Similarities are rounded to this step, so that cells that did not change tie although float32 says 0.9999999 of one
 # and 1.0000001 of another.
 SIMILARITY_STEP = 1e-6
-SMALLEST_NORM = 1e-8
-
-# Channels that are compared at once: on the CPU what a cache holds, elsewhere what keeps a device busy.
-AT_ONCE = {"cpu": 1 << 20}
-AT_ONCE_ELSEWHERE = 1 << 27
 
 
 @torch.no_grad()
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine in float32 of cells, a few frames at a time; that of a zero vector is zero.
+    """Cosine in float32 of cells; that of a zero vector is zero.
 
     Args:
         a: ``[..., T, H, W, D]``.
@@ -25,20 +22,7 @@ def similarity(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         ``[..., T, H, W]`` float32.
     """
-    at_once = AT_ONCE.get(a.device.type, AT_ONCE_ELSEWHERE)
-    frames = max(1, at_once * a.shape[-4] // max(1, a.numel()))
-    # All products go into the same memory: new memory for each would cost more than the products do.
-    products = torch.empty_like(a.narrow(-4, 0, min(frames, a.shape[-4])), dtype=torch.float32)
-    out = a.new_empty(a.shape[:-1], dtype=torch.float32)
-    for x, y, cosine in zip(a.split(frames, -4), b.split(frames, -4), out.split(frames, -3), strict=True):
-        dot = products.narrow(-4, 0, x.shape[-4]).copy_(x).mul_(y).sum(-1)
-        cosine.copy_(dot / _norm(x) / _norm(y))
-    return out.div_(SIMILARITY_STEP).round_().mul_(SIMILARITY_STEP)
-
-
-def _norm(x: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32)
-    return norm.clamp(min=SMALLEST_NORM)
+    return cosines(a, b).div_(SIMILARITY_STEP).round_().mul_(SIMILARITY_STEP)
 
 
 def similarity_to_previous(features: Tensor, past: Tensor) -> Tensor:
