@@ -67,7 +67,7 @@ class HubAnswerer(Answerer):
         times = torch.tensor(list(shown.times))
         for one in asked:
             choices = list(dict.fromkeys(one.choices)) or None
-            found = self.model.answer(frames, times, one.prompt, choices, self.max_new_tokens)
+            found = self.model.answer(frames, times, one.prompt, choices, one.max_new_tokens or self.max_new_tokens)
             yield _reply(found, shown.times, decoding / len(asked))
 
 
@@ -85,13 +85,15 @@ def _reply(found: Answer, times: Sequence[float], decoding: float) -> Reply:
     )
 
 
-def hub_answerers(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+def hub_answerers(
+    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: torch.device
+) -> dict[str, Answerer]:
     """One for each row, of a folder of Hugging Face's layout.
 
     Raises:
         UserError: see `load_hub`; an unknown plugin.
     """
-    base = load_hub(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    base = load_hub(folder, device=str(device))
     hidden, frames = base.text_model.config.hidden_size, Frames()
     depends = {"weights": identity.language_model(folder)}
     made: dict[str, Answerer] = {}

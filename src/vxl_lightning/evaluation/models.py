@@ -5,17 +5,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vxl_lightning import registry
 from vxl_lightning.ablation import identity
 from vxl_lightning.config import to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer
-from vxl_lightning.evaluation.config import EvaluatedVariant
+from vxl_lightning.evaluation.config import REFERENCE, EvaluatedVariant
 from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.language import language_model_folder
 
 if TYPE_CHECKING:
     from vxl_lightning.models.video_lm import VideoLM
+
+KINDS = ("compressor", "selector", "cache")
+"""What a row may put into a model."""
 
 NONE = "none"
 """As the name of a row's selector or cache: without the model's own."""
@@ -24,20 +29,60 @@ HUB = "hf:"
 """Beginning of a model's name that is a folder of Hugging Face's layout."""
 
 
-def answerers(model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+def answerers(
+    model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None = None
+) -> dict[str, Answerer]:
     """One for each row; what they share, weights and encoder, is there once.
+
+    Args:
+        model: ``hf:FOLDER``, or the folder of a `VideoLM`.
+        rows: what is put into it.
+        max_new_tokens: longest reply.
+        device: where it runs; None is the GPU where there is one.
 
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
     """
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if model.startswith(HUB):
         from vxl_lightning.evaluation.hub import hub_answerers
 
-        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens)
-    return _own(Path(model), rows, max_new_tokens)
+        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens, place)
+    return _own(Path(model), rows, max_new_tokens, place)
 
 
-def _own(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+def answerer_from(
+    model: str, *, select: int = 0, max_new_tokens: int = 32, device: str | None = None, **settings: Any
+) -> Answerer:
+    """One model from ``key=value`` settings, as other harnesses give them.
+
+    Args:
+        model: as for `answerers`.
+        select: groups or tokens that the selector keeps.
+        max_new_tokens: longest reply.
+        device: as for `answerers`.
+        **settings: ``compressor``, ``selector`` and ``cache`` name plugins, ``compressor.KEY`` and so on are their
+            parameters; a plain ``KEY`` such as ``retention`` is one of the compressor's, or of the cache where there is
+            no compressor.
+
+    Raises:
+        UserError: see `answerers`; a parameter of a plugin that is not named.
+    """
+    parts = {kind: {"name": settings.pop(kind)} for kind in KINDS if kind in settings}
+    default = "compressor" if "compressor" in parts else "cache"
+    for key, value in settings.items():
+        kind, dot, name = key.partition(".")
+        kind, name = (kind, name) if dot else (default, key)
+        if kind not in parts:
+            raise UserError(f"{key}={value}: no {kind} is named that it could be a parameter of; add {kind}=NAME")
+        parts[kind][name] = value
+    row = EvaluatedVariant(**parts, select=select)
+    return answerers(model, {REFERENCE: row}, max_new_tokens, device)[REFERENCE]
+
+
+def _own(
+    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: torch.device
+) -> dict[str, Answerer]:
     """Of a saved `VideoLM`: all rows share its language model, projector and encoder."""
     from vxl_lightning.evaluation.embedded import Eyes, VideoLMAnswerer
     from vxl_lightning.models.pretrained import load_pretrained
@@ -50,7 +95,7 @@ def _own(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int
         )
     if loaded.encoder is None:
         raise UserError(f"model={folder}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
-    encoder = registry.build("encoder", loaded.encoder).eval()
+    encoder = registry.build("encoder", loaded.encoder).eval().to(device)
     depends = {
         "weights": identity.language_model(folder),
         "language_model": identity.language_model(language_model_folder(loaded.config["language_model"])),
@@ -60,7 +105,7 @@ def _own(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int
     eyes = Eyes(encoder)
     made: dict[str, Answerer] = {}
     for name, row in rows.items():
-        model = _fitted(loaded.model, name, row)
+        model = _fitted(loaded.model, name, row).to(device)
         parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
         made[name] = VideoLMAnswerer(model, eyes, depends | {"row": to_plain(row), "parts": parts}, max_new_tokens)
     return made
@@ -100,4 +145,4 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
 
 def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:
     """What a row replaces, by kind."""
-    return {kind: spec for kind in ("compressor", "selector", "cache") if (spec := getattr(row, kind))}
+    return {kind: spec for kind in KINDS if (spec := getattr(row, kind))}
