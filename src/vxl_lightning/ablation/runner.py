@@ -102,6 +102,7 @@ def collect(config: AblationConfig, plan: Plan) -> Path:
         manifest=content,
         caption=caption(records),
         baselines=BASELINES,
+        predictions=predictions,
     )
     return out
 

@@ -114,3 +114,4 @@ def _show(console: "Console", out: Any, ledger: "Ledger") -> None:
     share = f", {ledger.model / ledger.asking:.0%} of the time inside the model" if ledger.asked else ""
     console.print(f"{ledger.asked:,} replies asked, {ledger.known:,} known before{share}", style="dim")
     console.print(f"results: {out}", soft_wrap=True)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)

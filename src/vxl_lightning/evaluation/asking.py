@@ -33,6 +33,8 @@ class Ledger:
     known: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     """Video -> why it cannot be shown."""
+    durations: dict[Path, float] = field(default_factory=dict)
+    """Path of a video -> its seconds."""
 
 
 def ask(
@@ -61,7 +63,8 @@ def ask(
     for (video, window), group in _by_video(questions).items():
         path = benchmark.folder / video
         try:
-            shown = _shown(path, window, config)
+            ledger.durations[path] = probe(path).duration
+            shown = _shown(path, ledger.durations[path], window, config)
             seen = fingerprint(path)
         except DecodeError as error:
             ledger.failed[video] = str(error)
@@ -112,9 +115,8 @@ def _by_video(questions: Sequence[Question]) -> dict[tuple[str, tuple[float, flo
     return groups
 
 
-def _shown(path: Path, window: tuple[float, float] | None, config: EvaluationConfig) -> Shown:
+def _shown(path: Path, duration: float, window: tuple[float, float] | None, config: EvaluationConfig) -> Shown:
     """Evenly spaced frames of a video, or of the part of it that is shown."""
-    duration = probe(path).duration
     begin, end = window or (0.0, duration)
     begin, end = max(0.0, begin), min(duration, end)
     if end <= begin:

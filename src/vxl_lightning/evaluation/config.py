@@ -63,6 +63,8 @@ class EvaluationConfig:
     """Ask the first so many questions of each benchmark alone; the table says so. 0 asks all."""
     allow_missing: bool = False
     """Go on where files are missing: their questions are listed and left out."""
+    pictures: int = 24
+    """Questions that went wrong in some row whose kept frames the report shows; 0 decodes none."""
     cache: str = ""
     """Folder of the replies, shared between evaluations; empty is ``<out>/cache``."""
 
@@ -73,10 +75,11 @@ class EvaluationConfig:
             )
         if self.answering not in get_args(Answering):
             raise UserError(f"answering={self.answering!r} is not one of {', '.join(get_args(Answering))}")
-        if self.fps <= 0 or self.max_frames < 1 or self.max_new_tokens < 1 or self.limit < 0:
+        if self.fps <= 0 or self.max_frames < 1 or self.max_new_tokens < 1 or min(self.limit, self.pictures) < 0:
             raise UserError(
                 f"fps={self.fps} must be above 0, max_frames={self.max_frames} and "
-                f"max_new_tokens={self.max_new_tokens} at least 1, limit={self.limit} at least 0"
+                f"max_new_tokens={self.max_new_tokens} at least 1, limit={self.limit} and pictures={self.pictures} "
+                "at least 0"
             )
 
     @property

@@ -119,7 +119,9 @@ def costs(answers: Sequence[Answers]) -> Records:
                 values = [getattr(x.reply, part)[name] for x in a.answered if name in getattr(x.reply, part)]
                 record[name if part == "counts" else f"{name}_ms"] = float(np.median(values))
         records.append(record)
-    return records
+    # Every record has every column: a table takes its columns from the first.
+    columns = dict.fromkeys(name for record in records for name in record)
+    return [columns | record for record in records]
 
 
 def layout(records: Records, grouped: Records) -> tuple[list[str], list[list[str]]]:

@@ -14,6 +14,8 @@ from vxl_lightning.evaluation.base import Benchmark, Problem, Question
 from vxl_lightning.evaluation.config import EvaluationConfig
 from vxl_lightning.evaluation.models import answerers
 from vxl_lightning.evaluation.replies import hashed
+from vxl_lightning.reporting.browser import Videos
+from vxl_lightning.reporting.evaluation import write_evaluation_report
 from vxl_lightning.reporting.manifest import manifest, write_manifest
 
 
@@ -76,7 +78,7 @@ def run(
     rows: Mapping[str, Answerer] | None = None,
     tell: Callable[[str, int], None] = lambda name, done: None,
 ) -> tuple[Path, Ledger]:
-    """Ask every question of every row, as far as it was not asked before, and write the tables.
+    """Ask every question of every row, as far as it was not asked before, and write tables and report.
 
     Replies are stored one by one: run again after an interruption, it goes on where it was, and the tables are those
     of an uninterrupted run.
@@ -104,9 +106,22 @@ def run(
     for c in chosen:
         replies = ask(c.benchmark, c.questions, rows, config, ledger, lambda done, name=c.name: tell(name, done))  # type: ignore[misc]
         judged += [results.Answers.of(row, c.name, c.benchmark, found) for row, found in replies.items()]
-    results.write(out, judged, {c.name: c.benchmark for c in chosen})
+    found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen})
     data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
-    content = manifest(config, [], [c.provenance for c in chosen], data)
+    content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)
     write_manifest(out / "manifest.json", content | {"problems": problems, "failed_videos": ledger.failed})
+    folders = {c.name: c.benchmark.folder for c in chosen}
+    write_evaluation_report(
+        out / "report.html",
+        name=config.name,
+        results=found,
+        groups=grouped,
+        questions=results.questions(judged),
+        costs=results.costs(judged),
+        manifest=content,
+        problems={c.name: c.problems for c in chosen},
+        failed=ledger.failed,
+        videos=Videos(folders, ledger.durations, config.pictures),
+    )
     return out, ledger

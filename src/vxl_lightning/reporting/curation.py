@@ -6,7 +6,6 @@ All text in the tables is untrusted: the template escapes it, and no script is m
 import hashlib
 import json
 from collections import Counter
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from vxl_lightning.curation.schema import iterate
-from vxl_lightning.data.files import published, sha256_of
+from vxl_lightning.data.files import sha256_of
 from vxl_lightning.reporting import curation_plots as plots
 from vxl_lightning.reporting.curation_cards import Cards, rule_row, short
 from vxl_lightning.reporting.curation_tables import Records, Tables, codes, failing, read_small
 from vxl_lightning.reporting.manifest import commit, versions
+from vxl_lightning.reporting.page import write_page
 
 GROUPS, COPIES = 10, 4
 """Groups of duplicates shown of each kind, and duplicates in a group."""
@@ -44,19 +44,16 @@ def write_curation_report(
         recipe: the resolved recipe as plain values.
         timings: stage, items, seconds, unit, rate, limit, limit_rate and of_limit of every stage that ran.
     """
-    from jinja2 import Environment, StrictUndefined
     from omegaconf import OmegaConf
-    from plotly.offline import get_plotlyjs
 
     data = Tables(tables)
     groups = _duplicate_groups(tables)
     cards = Cards(tables, media_root, data, [m for g in groups for m in g["media"]])
     strata = read_small(tables / "strata.parquet")
-    source = resources.files("vxl_lightning.reporting").joinpath("curation.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-    html = template.render(
+    write_page(
+        path,
+        "curation.html.jinja",
         name=recipe.get("name") or "recipe",
-        plotly_js=get_plotlyjs().replace("</script", "<\\/script"),
         facts=_facts(data),
         counts=data.counts,
         read=data.read,
@@ -73,9 +70,6 @@ def write_curation_report(
         recipe=OmegaConf.to_yaml(OmegaConf.create(recipe)),
         reproduce=_reproduce(tables, recipe),
     )
-    with published(path) as temporary:
-        # Lone surrogates, which JSON can spell and UTF-8 cannot, become question marks.
-        temporary.write_text(html, encoding="utf-8", errors="replace")
 
 
 def _facts(data: Tables) -> list[tuple[str, str]]:

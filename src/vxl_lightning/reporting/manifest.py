@@ -45,6 +45,22 @@ def write_manifest(path: Path, content: Mapping[str, Any]) -> None:
     os.replace(partial, path)
 
 
+def manifest_facts(content: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a page shows of a `manifest`: names and values."""
+    machine = content["device"]
+    plugins = (f"{p['name']} ({p['kind']}, {p['distribution']} {p['version']})" for p in content["plugins"])
+    where = machine["accelerator"] or f"{machine['processor']}, {machine['threads']} of {machine['cores']} cores"
+    facts = [
+        ("commit", content["commit"] or "not run from a checkout"),
+        ("seeds", ", ".join(map(str, content["seeds"]))),
+        ("device", where),
+        ("versions", ", ".join(f"{k} {v}" for k, v in content["versions"].items())),
+        ("plugins", ", ".join(plugins)),
+        *((f"data: {role}", digest) for role, digest in content["data"].items()),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
 def versions() -> dict[str, str]:
     """Python and every installed one of `DISTRIBUTIONS`."""
     found = {"python": platform.python_version()}

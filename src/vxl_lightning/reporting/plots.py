@@ -1,11 +1,15 @@
 """The report's figures, as plotly HTML fragments."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from itertools import pairwise
-from math import log10
+from math import isnan, log10
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import get_colorscale
 
 from vxl_lightning.ablation.statistics import ALL_TASKS
 
@@ -87,6 +91,96 @@ def reconstruction_gain(records: Records) -> str | None:
     figure.update_xaxes(title="squared error saved", tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
     return _html(figure, legend_above=True)
+
+
+def bars_by_group(records: Records, colour: Mapping[str, str], title: str = "mean score") -> dict[str, Any]:
+    """Grouped bars, a group of all rows for each category, as plotly's plain values.
+
+    Args:
+        records: ``group``, ``row``, ``n``, ``mean``, ``se``, a standard error, None or NaN, and where it is known
+            ``chance``; rows and groups are drawn in the order of their first appearance.
+        colour: of each row; where a colour comes again, its bars are hatched.
+        title: what ``mean`` is.
+    """
+    rows = list(dict.fromkeys(r["row"] for r in records))
+    groups = list(dict.fromkeys(r["group"] for r in records))
+    place = {group: i for i, group in enumerate(groups)}
+    thick = 13 if len(rows) > 2 else 18
+    figure = go.Figure()
+    taken: set[str] = set()
+    for row in rows:
+        chosen = [r for r in records if r["row"] == row]
+        figure.add_bar(
+            y=[place[r["group"]] for r in chosen],
+            x=[r["mean"] for r in chosen],
+            error_x={"array": [_finite(r["se"]) for r in chosen], "thickness": 1.1, "width": 3, "color": "#3c4654"},
+            name=escape(row),
+            orientation="h",
+            marker={"color": colour[row], "pattern": {"shape": "/" if colour[row] in taken else ""}},
+            customdata=[[escape(r["group"]), r["n"], _error(r["se"])] for r in chosen],
+            hovertemplate="%{customdata[0]}: %{x:.3f}%{customdata[2]}<br>n = %{customdata[1]:,}",
+        )
+        taken.add(colour[row])
+    chance = {r["group"]: r["chance"] for r in records if r.get("chance") is not None}
+    if chance:
+        figure.add_scatter(
+            y=[place[g] for g in chance],
+            x=list(chance.values()),
+            name="chance",
+            mode="markers",
+            marker={
+                "symbol": "line-ns", "size": thick * len(rows) / 1.4, "line": {"width": 1.5, "color": "#1c2430"},
+            },
+            hovertemplate="%{x:.3f}",
+        )  # fmt: skip
+    n = {r["group"]: r["n"] for r in records}
+    ticks = [f"{_wrapped(g)}<br><span style='font-size:11px;color:#5d6878'>n = {n[g]:,}</span>" for g in groups]
+    figure.update_xaxes(range=[0, 1.02], title=title, fixedrange=True)
+    figure.update_yaxes(
+        tickvals=list(range(len(groups))), ticktext=ticks, range=[len(groups) - 0.5, -0.5], fixedrange=True,
+        ticks="outside", ticklen=5, tickcolor="rgba(0,0,0,0)", zeroline=False, showgrid=False,
+    )  # fmt: skip
+    figure.update_layout(bargap=0.25, margin_t=36, height=106 + round(max(thick * len(rows) / 0.75, 46) * len(groups)))
+    return _plain(figure, legend_above=True)
+
+
+def depth_by_length(records: Records, *, published: bool = False) -> dict[str, dict[str, Any]]:
+    """Heat maps of depth by length, a panel for each row, as plotly's plain values.
+
+    Args:
+        records: ``row``, ``length`` and ``depth`` (a fraction of it), ``mean`` in [0, 1] or NaN, ``se`` and ``n``.
+        published: red to green as in published pictures, else red to blue, which colour-blind readers see too.
+    """
+    found = {}
+    for row in dict.fromkeys(r["row"] for r in records):
+        cells = {(r["length"], r["depth"]): r for r in records if r["row"] == row}
+        lengths, depths = (sorted({key[i] for key in cells}) for i in (0, 1))
+        at = [[cells.get((length, depth)) for length in lengths] for depth in depths]
+        figure = go.Figure()
+        figure.add_heatmap(
+            x=[f"{length:,}" for length in lengths],
+            y=[f"{depth:.3g}" for depth in (100 * d for d in depths)],
+            z=[[c and _finite(c["mean"]) for c in line] for line in at],
+            text=[[_cell(c) if c else "" for c in line] for line in at],
+            customdata=[[[c["n"], _error(c["se"])] if c else None for c in line] for line in at],
+            texttemplate="%{text}",
+            hovertemplate="%{x} frames, depth %{y} %<br>%{z:.3f}%{customdata[1]}<br>n = %{customdata[0]:,}"
+            "<extra></extra>",
+            colorscale="RdYlGn" if published else "RdYlBu",
+            zmin=0,
+            zmax=1,
+            xgap=2,
+            ygap=2,
+            colorbar={"thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1]},
+        )
+        figure.update_xaxes(title="length in frames", type="category", fixedrange=True, showgrid=False)
+        figure.update_yaxes(
+            title="depth in %", type="category", autorange="reversed", fixedrange=True, showgrid=False, ticksuffix=" "
+        )
+        # The other colours ride along: a reader of the page may want either.
+        figure.update_layout(height=76 + 46 * len(depths), margin_t=10, meta={"published": get_colorscale("RdYlGn")})
+        found[row] = _plain(figure)
+    return found
 
 
 def label(record: dict[str, Any]) -> str:
@@ -179,18 +273,50 @@ def _row(record: dict[str, Any]) -> tuple[str, float]:
     return record["variant"], record["retention"]
 
 
+def _finite(value: float | None) -> float | None:
+    return None if value is None or isnan(value) else value
+
+
+def _cell(record: dict[str, Any]) -> str:
+    mean = _finite(record["mean"])
+    return f"{'–' if mean is None else f'<b>{mean:.2f}</b>'}<br>n {record['n']:,}"
+
+
+def _error(value: float | None) -> str:
+    return "" if _finite(value) is None else f" ± {value:.3f}"
+
+
+def _wrapped(text: str, width: int = 20) -> str:
+    """A name in at most two lines, as plotly shows it unchanged: it reads tags in labels."""
+    lines = wrap(text, width) or [""]
+    if len(lines) > 2:
+        lines = [lines[0], f"{lines[1][: width - 1]}…"]
+    return "<br>".join(escape(line) for line in lines)
+
+
+def _plain(figure: go.Figure, legend_above: bool = False) -> dict[str, Any]:
+    """``data`` and ``layout`` for plotly.js."""
+    _styled(figure, legend_above)
+    plain: dict[str, Any] = json.loads(figure.to_json())
+    return plain
+
+
 def _html(figure: go.Figure, legend_above: bool = False) -> str:
+    _styled(figure, legend_above)
+    return str(
+        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
+    )
+
+
+def _styled(figure: go.Figure, legend_above: bool) -> None:
     below = {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}
     above = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
     figure.update_layout(
         template="plotly_white",
         font={"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13},
-        margin={"l": 60, "r": 20, "t": 60, "b": 60},
+        margin={"l": 60, "r": 20, "t": 60 if figure.layout.margin.t is None else figure.layout.margin.t, "b": 60},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend=above if legend_above else below,
+        legend={"itemsizing": "constant"} | (above if legend_above else below),
     )
     figure.update_yaxes(automargin=True)
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
-    )

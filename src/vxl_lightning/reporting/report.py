@@ -4,12 +4,15 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from vxl_lightning.ablation.statistics import ALL_READS, ALL_TASKS, READ
 from vxl_lightning.reporting import plots
+from vxl_lightning.reporting.browser import ablation_browser
+from vxl_lightning.reporting.manifest import manifest_facts
+from vxl_lightning.reporting.numbers import number, p_value
+from vxl_lightning.reporting.page import write_page
 
 Records = list[dict[str, Any]]
 
@@ -34,6 +37,8 @@ def write_report(
     manifest: dict[str, Any],
     caption: str,
     baselines: Sequence[str],
+    predictions: Records | None = None,
+    needles: Records | None = None,
 ) -> None:
     """Render the report.
 
@@ -45,15 +50,13 @@ def write_report(
         manifest: `reporting.manifest.manifest`.
         caption: what the accuracy table's numbers are.
         baselines: rows with a column of p-values.
+        predictions: ``predictions.parquet``, for the error browser.
+        needles: for heat maps: ``row``, ``length``, ``depth``, ``mean``, ``se`` and ``n`` of every cell.
     """
-    from jinja2 import Environment, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    source = resources.files("vxl_lightning.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-    html = template.render(
+    write_page(
+        path,
+        "report.html.jinja",
         name=name,
-        plotly_js=get_plotlyjs().replace("</script", "<\\/script"),
         facts=_facts(results, manifest),
         baselines=list(baselines),
         tables=[
@@ -73,14 +76,16 @@ def write_report(
             "time_tokens": plots.time_against_tokens(results, timings) if timings else None,
             "steps": plots.time_by_step(timings) if timings else None,
         },
+        bars=_bars(results),
+        grids=plots.depth_by_length(needles) if needles else None,
+        questions=ablation_browser(predictions) if predictions else None,
         costs=_costs(results, timings),
         matrices=_matrices(comparisons),
         matrix_tests=len({frozenset([(c["a"], c["a_retention"]), (c["b"], c["b_retention"])]) for c in comparisons}),
         pictures=[_embedded(p) for p in pictures],
-        manifest_facts=_manifest_facts(manifest),
+        manifest_facts=manifest_facts(manifest),
         manifest_json=json.dumps(manifest, indent=2),
     )
-    path.write_text(html, encoding="utf-8")
 
 
 def _tables(results: Records) -> dict[str, list[str]]:
@@ -116,7 +121,7 @@ def _facts(results: Records, manifest: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _chance(results: Records, tasks: Sequence[str]) -> list[dict[str, str]]:
     first = next(iter(_rows(results).values()))
-    return [{"uniform": _number(first[t]["chance"]), "majority": _number(first[t]["majority"])} for t in tasks]
+    return [{"uniform": number(first[t]["chance"]), "majority": number(first[t]["majority"])} for t in tasks]
 
 
 def _accuracy(results: Records, tasks: Sequence[str], baselines: Sequence[str]) -> list[dict[str, Any]]:
@@ -136,16 +141,32 @@ def _accuracy(results: Records, tasks: Sequence[str], baselines: Sequence[str]) 
                 "tokens": f"{whole['lm_tokens']:,}",
                 "cells": [
                     {
-                        "mean": _number(r["mean"]),
-                        "se": _number(r["se"]) if r["se"] is not None else "–",
+                        "mean": number(r["mean"]),
+                        "se": number(r["se"]) if r["se"] is not None else "–",
                         "best": r["mean"] == best[t] and r["role"] != "uncompressed",
                     }
                     for t, r in ((t, cells[t]) for t in tasks)
                 ],
-                "p": [_p(whole[f"p_{b}"]) for b in baselines],
+                "p": [p_value(whole[f"p_{b}"]) for b in baselines],
             }
         )
     return table
+
+
+def _bars(results: Records) -> list[dict[str, Any]]:
+    """Accuracy of every task as bars, of what is answered and of what is read out, for each budget."""
+    colours = plots.colours(results)
+    panels = []
+    for title, tasks in _tables(results).items():
+        order = {task: i for i, task in enumerate(tasks)}
+        chosen = sorted((r for r in results if r["task"] in order), key=lambda r: order[r["task"]])
+        whole = [r for r in chosen if r["role"] == "uncompressed"]
+        for budget in dict.fromkeys(r["retention"] for r in chosen if r["role"] != "uncompressed") or (1.0,):
+            compressed = [r for r in chosen if r["retention"] == budget and r["role"] != "uncompressed"]
+            shown = [r | {"row": r["variant"], "group": r["task"]} for r in [*whole, *compressed]]
+            figure = plots.bars_by_group(shown, colours, "accuracy")
+            panels.append({"first": title, "second": plots.fraction(budget), "figure": figure})
+    return panels
 
 
 def _costs(results: Records, timings: Records) -> dict[str, Any] | None:
@@ -196,7 +217,7 @@ def _matrices(comparisons: Records) -> list[dict[str, Any]]:
         if c is None:
             return None
         tint = ("up" if c["difference"] > 0 else "down") if c["p"] < 0.01 else ""
-        return {"difference": f"{c['difference']:+.3f}", "p": _p(c["p"]), "tint": tint}
+        return {"difference": f"{c['difference']:+.3f}", "p": p_value(c["p"]), "tint": tint}
 
     order = [t for t in tasks if t == ALL_TASKS] + [t for t in tasks if t != ALL_TASKS]
     return [
@@ -206,19 +227,6 @@ def _matrices(comparisons: Records) -> list[dict[str, Any]]:
             "rows": [{"name": label(a), "cells": [cell(a, b, task) for b in columns]} for a in rows],
         }
         for task in order
-    ]
-
-
-def _manifest_facts(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    device = manifest["device"]
-    plugins = (f"{p['name']} ({p['kind']}, {p['distribution']} {p['version']})" for p in manifest["plugins"])
-    return [
-        ("commit", manifest["commit"] or "not run from a checkout"),
-        ("seeds", ", ".join(map(str, manifest["seeds"]))),
-        ("device", device["accelerator"] or f"{device['processor']}, {device['threads']} of {device['cores']} cores"),
-        ("versions", ", ".join(f"{k} {v}" for k, v in manifest["versions"].items())),
-        ("plugins", ", ".join(plugins)),
-        *((f"data: {role}", digest) for role, digest in manifest["data"].items()),
     ]
 
 
@@ -233,13 +241,3 @@ def _embedded(picture: Picture) -> dict[str, str]:
 
 def _untuned(record: dict[str, Any]) -> str:
     return "" if record["tuned"] else " (not tuned)"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}".lstrip("0") if value < 1 else f"{value:.3f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:.0e}" if value < 0.001 else f"{value:.3f}"

@@ -50,15 +50,19 @@ class Thumbnails:
     def __init__(self, media_root: Path, facts: Mapping[str, Mapping[str, Any]]) -> None:
         self._root = media_root
         self._facts = facts
-        self._strips: dict[str, Strip] = {}
+        self._strips: dict[tuple[str, tuple[float, ...]], Strip] = {}
 
-    def strip(self, media: str) -> Strip:
-        """The strip of ``media``; it never raises for what a file holds."""
-        if media not in self._strips:
-            self._strips[media] = self._make(media)
-        return self._strips[media]
+    def strip(self, media: str, times: Sequence[float] = ()) -> Strip:
+        """The strip of ``media``: the frames on screen at ascending ``times``, or `FRAMES` evenly spaced ones.
 
-    def _make(self, media: str) -> Strip:
+        It never raises for what a file holds.
+        """
+        key = media, tuple(times)
+        if key not in self._strips:
+            self._strips[key] = self._make(media, times)
+        return self._strips[key]
+
+    def _make(self, media: str, times: Sequence[float]) -> Strip:
         facts = self._facts.get(media, {})
         caption = _caption(facts)
         if not media:
@@ -67,14 +71,14 @@ class Thumbnails:
             return Strip(media, caption, "", ": ".join(filter(None, (facts["problem"], facts.get("detail")))))
         try:
             path = inside(self._root, media, "media")
-            picture = _webp(_joined(self._frames(path, media, facts)))
+            picture = _webp(_joined(self._frames(path, media, facts, times)))
         except Exception as error:
             # Decoders of untrusted bytes raise whatever they like; the page must come out all the same.
             return Strip(media, caption, "", self._reason(error))
         return Strip(media, caption, picture, "")
 
-    def _frames(self, path: Path, media: str, facts: Mapping[str, Any]) -> list[Image.Image]:
-        if path.is_dir():
+    def _frames(self, path: Path, media: str, facts: Mapping[str, Any], times: Sequence[float]) -> list[Image.Image]:
+        if path.is_dir() and not times:
             names = sorted(p.name for p in path.iterdir() if p.suffix.lower() in _SUFFIXES)
             if not names:
                 raise UserError("a folder without images")
@@ -86,7 +90,7 @@ class Thumbnails:
         if not (duration and width and height):
             info = decoding.probe(path, limits=_LIMITS, name=media)
             duration, width, height = info.duration, info.width, info.height
-        times = [(i + 0.5) / FRAMES * duration for i in range(FRAMES)]
+        times = times or [(i + 0.5) / FRAMES * duration for i in range(FRAMES)]
         across, down = _fit(width, height)
         pieces = decoding.stream_frames(path, times, (down, across), limits=_LIMITS, name=media)
         return [
