@@ -8,7 +8,7 @@ from typing import Any
 
 from vxl_lightning.evaluation.base import Problem
 from vxl_lightning.evaluation.config import REFERENCE
-from vxl_lightning.reporting import plots
+from vxl_lightning.reporting import plots, style
 from vxl_lightning.reporting.browser import Videos, evaluation_browser
 from vxl_lightning.reporting.manifest import manifest_facts
 from vxl_lightning.reporting.numbers import number, p_value
@@ -163,7 +163,7 @@ def _other_figures(results: Records) -> list[dict[str, Any]]:
 def _bars(groups: Records) -> list[dict[str, Any]]:
     """A figure for each benchmark and way to divide it, what all questions give last; the reference is grey."""
     others = [row for row in dict.fromkeys(g["row"] for g in groups) if row != REFERENCE]
-    colours = {row: plots.COLOURS[i % len(plots.COLOURS)] for i, row in enumerate(others)} | {REFERENCE: plots.GREYS[0]}
+    colours = {row: style.COLOURS[i % len(style.COLOURS)] for i, row in enumerate(others)} | {REFERENCE: style.GREYS[0]}
     panels: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for g in sorted(groups, key=lambda g: g["grouping"] == ALL):
         panels.setdefault((g["benchmark"], g["grouping"]), []).append(g)

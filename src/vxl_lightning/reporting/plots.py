@@ -1,6 +1,5 @@
 """The report's figures, as plotly HTML fragments."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from itertools import pairwise
@@ -12,11 +11,10 @@ import plotly.graph_objects as go
 from plotly.colors import get_colorscale
 
 from vxl_lightning.ablation.statistics import ALL_TASKS
+from vxl_lightning.reporting.style import colours, html, marks, plain
 
 Records = Sequence[dict[str, Any]]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6a3d9a", "#b15928", "#3c3c3c")
-GREYS = ("#8a8f98", "#b4b9c2")
 STEPS = {
     "decode_ms": "decode",
     "encoder_ms": "encoder",
@@ -24,7 +22,6 @@ STEPS = {
     "selector_ms": "selector",
     "prefill_ms": "prefill",
 }
-_MARKS = {"uncompressed": "star", "baseline": "x", "variant": "circle"}
 
 
 def accuracy_against_tokens(records: Records) -> str:
@@ -40,8 +37,7 @@ def accuracy_against_time(records: Records, timings: Records) -> str:
 def time_against_tokens(records: Records, timings: Records) -> str:
     """Milliseconds after the encoder against tokens."""
     tokens = {_row(r): r["lm_tokens"] for r in records}
-    roles = {_row(r): r["role"] for r in records}
-    colour = colours(records)
+    colour, mark = colours(records), marks(records)
     figure = go.Figure()
     for variant in dict.fromkeys(t["variant"] for t in timings):
         chosen = sorted((t for t in timings if t["variant"] == variant), key=lambda t: tokens[_row(t)])
@@ -50,12 +46,12 @@ def time_against_tokens(records: Records, timings: Records) -> str:
             y=[after_encoder(t) for t in chosen],
             name=variant,
             mode="lines+markers" if len(chosen) > 1 else "markers",
-            marker={"size": 11, "color": colour[variant], "symbol": _MARKS[roles[_row(chosen[0])]]},
+            marker={"size": 11, "color": colour[variant], "symbol": mark[variant]},
             hovertemplate=f"{variant}<br>%{{x}} tokens<br>%{{y:.1f}} ms<extra></extra>",
         )
     figure.update_xaxes(type="log", title="tokens into the language model", **_log_ticks(tokens.values()))
     figure.update_yaxes(title="milliseconds after the encoder", rangemode="tozero")
-    return _html(figure)
+    return html(figure)
 
 
 def time_by_step(timings: Records) -> str:
@@ -72,7 +68,7 @@ def time_by_step(timings: Records) -> str:
     figure.update_layout(barmode="stack", height=150 + 32 * len(labels))
     figure.update_xaxes(title="milliseconds (median)")
     figure.update_yaxes(autorange="reversed")
-    return _html(figure, legend_above=True)
+    return html(figure, legend_above=True)
 
 
 def reconstruction_gain(records: Records) -> str | None:
@@ -90,7 +86,7 @@ def reconstruction_gain(records: Records) -> str | None:
     figure.update_layout(height=170 + 48 * len(labels))
     figure.update_xaxes(title="squared error saved", tickformat=".0%")
     figure.update_yaxes(autorange="reversed")
-    return _html(figure, legend_above=True)
+    return html(figure, legend_above=True)
 
 
 def bars_by_group(records: Records, colour: Mapping[str, str], title: str = "mean score") -> dict[str, Any]:
@@ -141,7 +137,7 @@ def bars_by_group(records: Records, colour: Mapping[str, str], title: str = "mea
         ticks="outside", ticklen=5, tickcolor="rgba(0,0,0,0)", zeroline=False, showgrid=False,
     )  # fmt: skip
     figure.update_layout(bargap=0.25, margin_t=36, height=106 + round(max(thick * len(rows) / 0.75, 46) * len(groups)))
-    return _plain(figure, legend_above=True)
+    return plain(figure, legend_above=True)
 
 
 def depth_by_length(records: Records, *, published: bool = False) -> dict[str, dict[str, Any]]:
@@ -179,7 +175,7 @@ def depth_by_length(records: Records, *, published: bool = False) -> dict[str, d
         )
         # The other colours ride along: a reader of the page may want either.
         figure.update_layout(height=76 + 46 * len(depths), margin_t=10, meta={"published": get_colorscale("RdYlGn")})
-        found[row] = _plain(figure)
+        found[row] = plain(figure)
     return found
 
 
@@ -199,19 +195,10 @@ def after_encoder(timing: dict[str, Any]) -> float:
     return float(timing["compressor_ms"] + (timing["selector_ms"] or 0.0) + timing["prefill_ms"])
 
 
-def colours(records: Records) -> dict[str, str]:
-    """One colour a variant, grey for the baselines."""
-    role = {r["variant"]: r["role"] for r in records}
-    plain = [v for v in role if role[v] == "baseline"]
-    others = [v for v in role if role[v] != "baseline"]
-    chosen = {v: GREYS[i % len(GREYS)] for i, v in enumerate(plain)}
-    return chosen | {v: COLOURS[i % len(COLOURS)] for i, v in enumerate(others)}
-
-
 def _accuracy_figure(records: Records, x_of: dict[tuple[str, float], float], x_title: str) -> str:
     tasks = list(dict.fromkeys(r["task"] for r in records))
     tasks.sort(key=lambda task: task != ALL_TASKS)  # all questions first
-    colour = colours(records)
+    colour, mark = colours(records), marks(records)
     figure = go.Figure()
     owner = []
     for task in tasks:
@@ -225,7 +212,7 @@ def _accuracy_figure(records: Records, x_of: dict[tuple[str, float], float], x_t
                 name=variant,
                 visible=task == tasks[0],
                 mode="lines+markers" if len(chosen) > 1 else "markers",
-                marker={"size": 11, "color": colour[variant], "symbol": _MARKS[chosen[0]["role"]]},
+                marker={"size": 11, "color": colour[variant], "symbol": mark[variant]},
                 hovertemplate=f"{variant}<br>%{{x:.4g}}<br>%{{y:.3f}} ± %{{error_y.array:.3f}}<extra></extra>",
             )
             owner.append(task)
@@ -244,7 +231,7 @@ def _accuracy_figure(records: Records, x_of: dict[tuple[str, float], float], x_t
     figure.update_layout(
         updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "pad": {"b": 4}}]
     )
-    return _html(figure)
+    return html(figure)
 
 
 def _chance_line(level: float) -> dict[str, Any]:
@@ -292,31 +279,3 @@ def _wrapped(text: str, width: int = 20) -> str:
     if len(lines) > 2:
         lines = [lines[0], f"{lines[1][: width - 1]}…"]
     return "<br>".join(escape(line) for line in lines)
-
-
-def _plain(figure: go.Figure, legend_above: bool = False) -> dict[str, Any]:
-    """``data`` and ``layout`` for plotly.js."""
-    _styled(figure, legend_above)
-    plain: dict[str, Any] = json.loads(figure.to_json())
-    return plain
-
-
-def _html(figure: go.Figure, legend_above: bool = False) -> str:
-    _styled(figure, legend_above)
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
-    )
-
-
-def _styled(figure: go.Figure, legend_above: bool) -> None:
-    below = {"orientation": "h", "y": -0.22, "yanchor": "top", "x": 0}
-    above = {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"}
-    figure.update_layout(
-        template="plotly_white",
-        font={"family": "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif", "size": 13},
-        margin={"l": 60, "r": 20, "t": 60 if figure.layout.margin.t is None else figure.layout.margin.t, "b": 60},
-        paper_bgcolor="rgba(0,0,0,0)",
-        plot_bgcolor="rgba(0,0,0,0)",
-        legend={"itemsizing": "constant"} | (above if legend_above else below),
-    )
-    figure.update_yaxes(automargin=True)

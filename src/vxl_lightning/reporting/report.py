@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vxl_lightning.ablation.statistics import ALL_READS, ALL_TASKS, READ
-from vxl_lightning.reporting import plots
+from vxl_lightning.reporting import plots, style
 from vxl_lightning.reporting.browser import ablation_browser
 from vxl_lightning.reporting.manifest import manifest_facts
 from vxl_lightning.reporting.numbers import number, p_value
@@ -57,6 +57,7 @@ def write_report(
         path,
         "report.html.jinja",
         name=name,
+        many=len({r["variant"] for r in results}) > style.MANY,
         facts=_facts(results, manifest),
         baselines=list(baselines),
         tables=[
@@ -155,7 +156,7 @@ def _accuracy(results: Records, tasks: Sequence[str], baselines: Sequence[str]) 
 
 def _bars(results: Records) -> list[dict[str, Any]]:
     """Accuracy of every task as bars, of what is answered and of what is read out, for each budget."""
-    colours = plots.colours(results)
+    colours = style.colours(results)
     panels = []
     for title, tasks in _tables(results).items():
         order = {task: i for i, task in enumerate(tasks)}
