@@ -1,0 +1,1 @@
+"""Published benchmarks, one a file, read from local copies in their published layouts."""
