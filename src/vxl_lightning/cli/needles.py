@@ -17,8 +17,11 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from vxl_lightning.config import load, to_yaml
+    from vxl_lightning.errors import UserError
     from vxl_lightning.evaluation.needles.config import NeedleEvaluationConfig
 
+    if args.data_root:
+        raise UserError("--data-root is for benchmarks; needles take a long video of your own as haystack=FILE")
     config = load(NeedleEvaluationConfig, [args.conf], args.overrides)
     console = Console()
     if args.print_config:
@@ -26,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     count, rows = len(config.lengths) * len(config.depths) * config.per_cell, len(config.rows)
     frames = sum(config.lengths) * len(config.depths) * config.per_cell
-    console.print(f"{count:,} haystacks of {frames:,} frames in all, {rows} rows", style="dim")
+    console.print(f"{count:,} haystacks of {frames:,} frames in all, {rows} row{'s' * (rows > 1)}", style="dim")
     if args.dry_run:
         return 0
     from transformers.utils import logging as transformers_logging

@@ -75,8 +75,8 @@ def judged_choices(
     for b, of_tree in enumerate(wanted):
         for video, i, followed in of_tree:
             for path in followed:
-                at, token = model.ids([place[b, packed.last[b][s]] for s, _ in path]), model.ids([t for _, t in path])
-                found[video][i].append(JudgedChoice(table[at, token], best[at] == token))
+                at, said = model.ids([place[b, packed.last[b][s]] for s, _ in path]), model.ids([t for _, t in path])
+                found[video][i].append(JudgedChoice(table[at, said], best[at] == said))
     return found
 
 
