@@ -13,6 +13,7 @@ Records = Sequence[Mapping[str, Any]]
 RAMP = ((215, 48, 39), (254, 224, 139), (26, 152, 80))
 """Red, yellow and green; every cell has its number too, for readers who cannot tell them apart."""
 _MISSING = (222, 222, 226)
+_NARROWEST = 420
 _CELL, _ROW, _LEFT, _TOP, _BELOW = (64, 30), 26, 56, 30, 40
 
 
@@ -30,11 +31,11 @@ def picture(found: Records, task: str, score: str, name: str) -> Image.Image:
     """The grids of all rows under one another, with the mean of each length and of the whole."""
     rows, lengths, depths = axes(found)
     cells = values(found, task, score)
-    width = _LEFT + _CELL[0] * (len(lengths) + 1) + 12
+    width = max(_LEFT + _CELL[0] * len(lengths) + 12, _NARROWEST)
     panel = _TOP + _CELL[1] * (len(depths) + 1) + _BELOW
     sheet = Image.new("RGB", (width, _ROW + panel * len(rows)), "white")
     draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(14), ImageFont.load_default(12)
-    draw.text((8, 6), f"{name}: {task}, {score}", fill="#1c2430", font=font)
+    draw.text((8, 6), f"{name}: {task}, {score}; depth by frames", fill="#1c2430", font=font)
     for number, row in enumerate(rows):
         top = _ROW + panel * number + _TOP
         whole = cells.get((row, None, None), math.nan)
@@ -69,7 +70,7 @@ def values(found: Records, task: str, score: str) -> dict[tuple[str, int | None,
 
 
 def _number(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def write_report(path: Path, name: str, found: Records) -> None:

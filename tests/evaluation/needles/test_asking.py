@@ -109,6 +109,14 @@ def test_what_a_model_says_by_itself_is_exact_and_no_other_answer_is(world):
     assert len(said) == 4 and not first["generated"]
 
 
+def test_a_language_model_that_cannot_be_taken_up_again_answers_the_same(world, monkeypatch):
+    base, watched, planted = world
+    rows = [base, with_groups(base, (0, 4))]
+    once = [ask(model, watched, planted, 4.0, 4).records for model in rows]
+    monkeypatch.setattr(asking, "_remembers", lambda model: False)
+    assert [ask(model, watched, planted, 4.0, 4).records for model in rows] == once
+
+
 def test_replies_are_compared_without_case_space_and_full_stop():
     assert asking.plain("  Red\n star. ") == asking.plain("red star") != asking.plain("red stars")
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vxl_lightning.caches.forward import attentions, extended, sliding_window
 from vxl_lightning.data.synth.questions import Needle, Question
 from vxl_lightning.data.synth.shapes import COLOURS, HELD_OUT, SHAPES
 from vxl_lightning.errors import UserError
@@ -16,8 +17,9 @@ from vxl_lightning.evaluation.spans import Span, find_moment, find_span, tempora
 from vxl_lightning.models import scoring
 from vxl_lightning.models.alignment import group_reach
 from vxl_lightning.models.answering import generated
+from vxl_lightning.models.packing import Segment
 from vxl_lightning.models.prefix import Prefix, Projected
-from vxl_lightning.models.remembering import check_length, rows
+from vxl_lightning.models.remembering import Row, check_length, rows
 from vxl_lightning.models.video_lm import VideoLM
 
 Record = dict[str, Any]
@@ -57,28 +59,25 @@ def _ask(
     prefix = timed(spent, "select", lambda: model.prefix(projected, 0, questions[0].text))
     reach, frames = group_reach(model, projected, [*COLOURS, *SHAPES]), model.prompt.frames_per_time
     found = [
-        _kept(projected, prefix, planted, p, fps) | {"read": _read(p.question.task, reach, planted, frames)}
+        _kept(projected, prefix, planted, p, fps) | {"read": _named(p.question.task, reach, planted, frames)}
         for p in posed
     ]
-    try:
-        answers = timed(spent, "answer", lambda: _answers(model, prefix, questions, most))
-    except UserError as error:
-        asked.records += [record | {"failed": str(error)} for record in found]
-        return
+    answers = timed(spent, "answer", lambda: _answers(model, prefix, questions, most))
     for record, question, answer in zip(found, questions, answers, strict=True):
-        asked.records.append(record | answer | overlap(question, answer["reply"], planted, fps, model))
+        said = overlap(question, answer["reply"], planted, fps, model) if not answer["failed"] else {}
+        asked.records.append(record | answer | said)
 
 
 def _answers(model: VideoLM, prefix: Prefix, questions: list[Question], most: int) -> list[Record]:
     texts = [q.text for q in questions]
-    if model.cache is None:
-        for text in texts:
-            check_length(model, len(prefix.embeds), text, most)
-    read = rows(model, [prefix], [texts])
+    # What a cache compressor leaves takes the positions it had, so that it is read before it is known to be too long.
+    why = _too_long(model, len(prefix.embeds), texts, most) if model.cache is None else ""
+    read = [] if why else _read_prefix(model, prefix, texts)
     memory = {i: row.memory for row in read for i in row.questions}
-    for i, text in enumerate(texts):
-        remembered = memory[i]
-        check_length(model, len(prefix.embeds) if remembered is None else remembered.position, text, most)
+    if model.cache is not None:
+        why = _too_long(model, max(m.position for m in memory.values() if m is not None), texts, most)
+    if why:
+        return [{"failed": why} for _ in questions]
     judged = scoring.judged_choices(model, read, [texts], [[q.choices for q in questions]])[0]
     found = []
     for i, q in enumerate(questions):
@@ -91,6 +90,35 @@ def _answers(model: VideoLM, prefix: Prefix, questions: list[Question], most: in
             | {"generated": plain(reply) == plain(q.answer), "failed": ""}
         )
     return found
+
+
+def _too_long(model: VideoLM, begin: int, texts: list[str], most: int) -> str:
+    """Why questions do not fit behind ``begin`` positions; empty where they do."""
+    try:
+        for text in texts:
+            check_length(model, begin, text, most)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _read_prefix(model: VideoLM, prefix: Prefix, texts: list[str]) -> list[Row]:
+    """What questions follow: the prefix is read once for all of them, and for all three ways of asking.
+
+    A family of language models whose passes cannot be taken up again reads it with every question.
+    """
+    if model.cache is not None or not _remembers(model):
+        return rows(model, [prefix], [texts])
+    memory = extended(model.plain, prefix.embeds, None)
+    return [Row(0, list(range(len(texts))), Segment(prefix.embeds[:0], -1), memory)]
+
+
+def _remembers(model: VideoLM) -> bool:
+    try:
+        attentions(model.plain)
+    except ValueError:
+        return False
+    return sliding_window(model.plain.config) is None
 
 
 def plain(text: str) -> str:
@@ -162,7 +190,7 @@ def cells_under(needle: Needle, height: int, width: int) -> Tensor:
     return under
 
 
-def _read(task: str, reach: Tensor, planted: Planted, frames: int) -> bool | None:
+def _named(task: str, reach: Tensor, planted: Planted, frames: int) -> bool | None:
     """Whether tokens by themselves name what is asked of one needle, as in `models.read_out`; None of several."""
     needle = planted.needles[planted.asked]
     colour, shape = list(COLOURS).index(needle.colour), len(COLOURS) + SHAPES.index(needle.shape)
