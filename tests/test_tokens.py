@@ -103,3 +103,12 @@ def test_check_finds_nan_and_wrong_padding_but_ignores_nan_in_padding() -> None:
         VideoGrid(torch.zeros(1, 3, 1, 1, 1), torch.zeros(1, 3), torch.tensor([[True, False, True]])).check()
     with pytest.raises(ValueError, match="at least one"):
         VideoGrid(torch.zeros(1, 2, 1, 1, 1), torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool)).check()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_check_takes_finite_cells_whose_channels_sum_to_no_finite_number(dtype: torch.dtype) -> None:
+    features = torch.full((1, 2, 2, 2, 4), torch.finfo(dtype).max, dtype=dtype)
+    VideoGrid.of(features).check()
+    features[0, 1, 1, 0, 2] = -torch.inf
+    with pytest.raises(ValueError, match=r"\(0, 1, 1, 0\)"):
+        VideoGrid.of(features).check()

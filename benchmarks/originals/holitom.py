@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from _originals import Comparison, Repository
 from torch import Tensor
-from vxl_segments.density import clusters
 from vxl_segments.holitom import HoliTom, static_segments
 
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.tokens import VideoGrid
 
 REPOSITORY = Repository("cokeshao/HoliTom", "e9b2972f6895c9e7d7fe74eb8c3a2ecaab8056e0", "Apache-2.0")
@@ -72,7 +72,7 @@ def _their_segments(folder: Path, video: Tensor) -> Tensor:
 def _our_centres(video: Tensor) -> Tensor:
     cells = video.flatten(1, 2)
     t, p, _ = cells.shape
-    leader = clusters(cells, torch.ones(t, p, dtype=torch.bool), torch.full((t,), p // 4), NEIGHBOURS)
+    leader = density_peaks(cells, torch.ones(t, p, dtype=torch.bool), torch.full((t,), p // 4), NEIGHBOURS)
     return torch.stack([row.unique() for row in leader]).float()
 
 

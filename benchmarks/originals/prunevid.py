@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from _originals import Comparison, Repository
 from torch import Tensor
-from vxl_segments.density import clusters
 from vxl_segments.prunevid import PruneVid
 
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.tokens import VideoGrid
 
 REPOSITORY = Repository("Visual-AI/PruneVid", "b12600c6176c606ee4b6b7d9e26f4aa46d0dfd42", "CC BY-NC-SA 4.0")
@@ -62,7 +62,7 @@ def _scenes(shape: tuple[int, ...], seed: int) -> Tensor:
 def _our_frames(video: Tensor) -> Tensor:
     cells = video.flatten(1, 2)
     t, p, d = cells.shape
-    leader = clusters(cells, torch.ones(t, p, dtype=torch.bool), torch.full((t,), int(p * RATIO)), 7)
+    leader = density_peaks(cells, torch.ones(t, p, dtype=torch.bool), torch.full((t,), int(p * RATIO)), 7)
     means = [cell[own == k].mean(0) for cell, own in zip(cells, leader, strict=True) for k in own.unique()]
     return _by_value(torch.stack(means))
 

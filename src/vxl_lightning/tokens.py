@@ -92,13 +92,16 @@ class VideoGrid:
             not bool((m[:, 1:] & ~m[:, :-1]).any()),
             "VideoGrid.frame_mask: padding frames must come after all valid ones",
         )
-        valid = self.features if bool(m.all()) else self.features[m]
-        if not bool(torch.isfinite(valid).all()):
-            where = (~torch.isfinite(self.features).all(-1) & m[:, :, None, None]).nonzero()[0].tolist()
-            raise ValueError(
-                "VideoGrid.features has NaN or infinite values, first at (video, frame, row, column) = "
-                f"{tuple(where)}; check the encoder's dtype and the decoded frames"
-            )
+        # A sum is finite only if all it adds are. One that is not may have overflowed, so its cell is looked at.
+        doubtful = ~torch.isfinite(self.features.detach().sum(-1)) & m[:, :, None, None]
+        if bool(doubtful.any()):
+            broken = ~torch.isfinite(self.features[doubtful]).all(-1)
+            if bool(broken.any()):
+                where = doubtful.nonzero()[broken][0].tolist()
+                raise ValueError(
+                    "VideoGrid.features has NaN or infinite values, first at (video, frame, row, column) = "
+                    f"{tuple(where)}; check the encoder's dtype and the decoded frames"
+                )
         return self
 
     def frames(self, start: int, stop: int) -> "VideoGrid":

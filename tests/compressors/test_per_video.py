@@ -45,3 +45,23 @@ def test_tokens_are_the_means_of_their_cells() -> None:
     features = torch.arange(8.0).view(2, 2, 2)
     means = mean_cells(features, torch.tensor([[0, 2], [0, -1]]), 3)
     torch.testing.assert_close(means, torch.tensor([[2.0, 3.0], [0.0, 0.0], [2.0, 3.0]]))
+
+
+def test_weights_are_those_of_a_sum() -> None:
+    features = torch.arange(8.0).view(2, 2, 2)
+    weight = torch.tensor([[0.5, 1.0], [2.0, 9.0]])
+    sums = mean_cells(features, torch.tensor([[0, 2], [0, -1]]), 3, weight)
+    torch.testing.assert_close(sums, torch.tensor([[8.0, 10.5], [0.0, 0.0], [2.0, 3.0]]))
+
+
+def test_means_are_float32_and_pass_the_gradient_on_whatever_the_dtype() -> None:
+    features = torch.ones(2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
+    means = mean_cells(features, torch.tensor([[0, -1, 1], [1, 1, 1]]), 2)
+    assert means.dtype == torch.float32
+    means.sum().backward()
+    assert features.grad is not None
+    assert features.grad[..., 0].tolist() == [[1.0, 0.0, 0.25], [0.25, 0.25, 0.25]]
+
+
+def test_where_no_cell_is_carried_all_means_are_zero() -> None:
+    assert mean_cells(torch.ones(2, 3, 4), torch.full((2, 3), -1), 5).equal(torch.zeros(5, 4))

@@ -1,54 +1,16 @@
 """A benchmark that keeps every law, and for every law one that breaks it."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.evaluation.toy import Toy
 
-from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.base import Benchmark, Figure, Judged, Judgement, Listing, Question
 from vxl_lightning.testing import check_plugin, parametrize_laws
 from vxl_lightning.testing.kit import laws
-
-
-class Toy(Benchmark):
-    """Yes or no, of two videos."""
-
-    title, origin, layout, folder_name = "Toy", "this test", "toy.json", "toy"
-
-    def read(self) -> Listing:
-        try:
-            rows = json.loads((self.folder / "toy.json").read_text())
-        except ValueError as error:
-            raise UserError(f"{self.folder / 'toy.json'}: not JSON ({error})") from None
-        return Listing([Question(**row | {"options": tuple(row["options"])}) for row in rows])
-
-    def prompt(self, question: Question, times: Sequence[float]) -> str:
-        return f"{question.text} {' or '.join(question.options)}?"
-
-    def chosen(self, question: Question, option: int) -> str:
-        return question.options[option]
-
-    def judge(self, question: Question, reply: str) -> Judgement:
-        word = reply.strip()
-        parsed = word if word in question.options else None
-        return Judgement(float(parsed == question.answer), parsed)
-
-    def figures(self, judged: Sequence[Judged]) -> list[Figure]:
-        scores = [j.judgement.score for j in judged]
-        return [Figure("accuracy", sum(scores) / len(scores), float("nan"), len(scores), headline=True)]
-
-    def truth(self, question: Question) -> str:
-        return question.answer
-
-    @classmethod
-    def miniature(cls, folder: Path) -> None:
-        row = {"text": "Is it?", "options": ["yes", "no"], "categories": {"task": "is"}}
-        answers = [row | {"id": str(i), "video": f"{i % 2}.mp4", "answer": ["yes", "no"][i % 2]} for i in range(6)]
-        (folder / "toy.json").write_text(json.dumps(answers))
 
 
 class Lettered(Toy):

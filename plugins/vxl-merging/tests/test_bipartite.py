@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from vxl_merging import BipartiteMerging, merge
+from vxl_merging.clips import AT_ONCE
 
 from vxl_lightning.testing import parametrize_laws
 from vxl_lightning.tokens import VideoGrid
@@ -71,7 +72,7 @@ def test_many_clips_become_what_each_becomes_alone(monkeypatch: pytest.MonkeyPat
     grid = VideoGrid.of(torch.randn(2, 10, 4, 4, 8, generator=torch.Generator().manual_seed(1)))
     compressor = BipartiteMerging(BipartiteMerging.Config(retention=1 / 8), dim=8)
     whole = compressor(grid)
-    monkeypatch.setattr("vxl_merging.clips.SIMILARITIES", 1)
+    monkeypatch.setitem(AT_ONCE, "cpu", 1)
     pieces = compressor(grid)
     assert torch.equal(whole.source, pieces.source)
     torch.testing.assert_close(whole.features, pieces.features)

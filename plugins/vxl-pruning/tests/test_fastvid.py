@@ -1,13 +1,12 @@
 """FastVID: the kit's laws, and what the method itself promises."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from vxl_pruning.fastvid import FastVID, density_score, segment_ends
+from vxl_pruning.fastvid import FastVID, segment_ends
 
 from vxl_lightning.testing import parametrize_laws
 from vxl_lightning.tokens import VideoGrid, VideoTokens
@@ -32,29 +31,19 @@ def turned(degrees: list[float]) -> Tensor:
 def test_a_video_is_cut_where_it_changes() -> None:
     """Steps of 5, 40, 10 and 60 degrees: 40 and 60 are below 0.9, then 10 is the least alike that is left."""
     frames = turned([0, 5, 45, 55, 115])
-    assert segment_ends(frames, least=1, below=0.9) == [2, 4, 5]
-    assert segment_ends(frames, least=2, below=0.9) == [2, 4, 5], "the least alike is below 0.9 as it is"
-    assert segment_ends(frames, least=4, below=0.9) == [2, 3, 4, 5]
-    assert segment_ends(frames, least=99, below=-1.0) == [1, 2, 3, 4, 5]
-    assert segment_ends(frames, least=2, below=-1.0) == [4, 5]
-    assert segment_ends(frames[:1], least=8, below=0.9) == [1]
+    assert segment_ends(frames, least=1, below=0.9, longest=9) == [2, 4, 5]
+    assert segment_ends(frames, least=2, below=0.9, longest=9) == [2, 4, 5], "the least alike is below 0.9 as it is"
+    assert segment_ends(frames, least=4, below=0.9, longest=9) == [2, 3, 4, 5]
+    assert segment_ends(frames, least=99, below=-1.0, longest=9) == [1, 2, 3, 4, 5]
+    assert segment_ends(frames, least=2, below=-1.0, longest=9) == [4, 5]
+    assert segment_ends(frames[:1], least=8, below=0.9, longest=9) == [1]
 
 
-def test_density_times_distance_to_a_denser_cell() -> None:
-    """Cells at 0, 1, 2, 4, 9 on a line: each is as dense as the squares of the distances to its nearest four say."""
-    at = [0.0, 1.0, 2.0, 4.0, 9.0]
-    squares = [[0, 1, 4, 16], [0, 1, 1, 9], [0, 1, 4, 4], [0, 4, 9, 16], [0, 25, 49, 64]]
-    density = [math.exp(-sum(s) / 4) for s in squares]
-    # The cell at 2 is densest and gets the largest distance of all; the others that to their nearest denser cell.
-    apart = [1.0, 1.0, 9.0, 2.0, 5.0]
-    got = density_score(torch.tensor(at)[:, None])
-    torch.testing.assert_close(got, torch.tensor([d * a for d, a in zip(density, apart, strict=True)]))
-
-
-def test_of_equal_cells_one_alone_is_a_centre() -> None:
-    cells = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
-    score = density_score(cells.repeat(4, 1))
-    assert (score[:3] > 0).all() and (score[3:] == 0).all()
+def test_a_long_scene_is_cut_evenly() -> None:
+    """A scene of seven frames and one of two: parts of at most three frames."""
+    frames = turned([0, 1, 2, 3, 4, 5, 6, 90, 91])
+    assert segment_ends(frames, least=1, below=0.9, longest=3) == [2, 4, 7, 9]
+    assert segment_ends(frames, least=1, below=0.9, longest=7) == [7, 9]
 
 
 def test_salient_cells_are_those_of_highest_importance_and_unchanged() -> None:

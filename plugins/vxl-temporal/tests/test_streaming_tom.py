@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from vxl_temporal.density_peaks import density_peaks
 from vxl_temporal.streaming_tom import CausalTemporalReduction
 
 from vxl_lightning.testing import parametrize_laws
@@ -31,46 +30,6 @@ def turned(degrees: list[list[float]], importance: list[list[float]] | None = No
 
 def built(dim: int, **params: Any) -> CausalTemporalReduction:
     return CausalTemporalReduction(CausalTemporalReduction.Config(**params), dim=dim)
-
-
-def homes(degrees: list[float], count: int, neighbours: int = 7, of: list[int] | None = None) -> list[int]:
-    member = torch.zeros(1, len(degrees), dtype=torch.bool)
-    member[0, list(range(len(degrees))) if of is None else of] = True
-    return density_peaks(on_circle(degrees)[None], member, torch.tensor([count]), neighbours)[0].tolist()
-
-
-def test_peaks_are_dense_and_far_from_anything_denser() -> None:
-    # Two heaps, about 1 and about 91 degrees, and a stray at 200. With two neighbours the middle of each heap is its
-    # densest; the stray is far from all, but about it is nothing: density exp(-2.2) against 1.
-    degrees = [0, 1, 2, 90, 91.5, 93, 200]
-    assert homes(degrees, 1, neighbours=2) == [1, 1, 1, 1, 1, 1, 1]
-    assert homes(degrees, 2, neighbours=2) == [1, 1, 1, 4, 4, 4, 4]
-    assert homes(degrees, 3, neighbours=2) == [1, 1, 1, 4, 4, 4, 6]
-
-
-def test_separation_is_from_what_is_denser_and_not_from_what_is_less_dense() -> None:
-    # All are equally dense, so the earlier counts as denser: 0 is the densest, and from 40 the nearest denser cell is
-    # 38 degrees away, from all others one. By the distance to what is less dense the centres would be 2 and 41.
-    assert homes([0, 1, 2, 40, 41], 2, neighbours=1) == [0, 0, 0, 3, 3]
-
-
-def test_equal_cells_go_by_order_and_every_centre_carries_itself() -> None:
-    assert homes([10] * 5, 3) == [0, 1, 2, 0, 0]
-    assert homes([10] * 5, 2, of=[1, 3, 4]) == [-1, 1, -1, 3, 1]
-
-
-@pytest.mark.parametrize(("count", "of", "want"), [(1, [2], [-1, -1, 2]), (0, [0, 1], [-1, -1, -1])])
-def test_a_single_member_and_no_cluster_at_all(count: int, of: list[int], want: list[int]) -> None:
-    assert homes([0, 50, 100], count, of=of) == want
-
-
-def test_frames_are_clustered_alone() -> None:
-    cells = torch.randn(4, 30, 8, generator=torch.Generator().manual_seed(0))
-    member = torch.rand(4, 30, generator=torch.Generator().manual_seed(1)) < 0.6
-    count = torch.tensor([1, 5, 0, 9])
-    together = density_peaks(cells, member, count, 7)
-    for i in range(4):
-        assert torch.equal(together[i : i + 1], density_peaks(cells[i : i + 1], member[i : i + 1], count[i : i + 1], 7))
 
 
 def test_static_cells_are_merged_about_their_centre_and_dynamic_ones_ranked_by_importance() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 REPEATS, LEAST, ENOUGH_MS = 5, 3, 2000.0
@@ -74,10 +75,21 @@ def milliseconds(work: Callable[[], Any], device: torch.device, repeats: int = R
     return statistics.median(times)
 
 
-def flops(work: Callable[[], Any]) -> int:
-    """Floating-point operations of ``work`` as torch counts them: matrix products, convolutions, attention."""
-    with FlopCounterMode(display=False) as counter:
-        work()
+def flops(work: Callable[[], Any], module: nn.Module) -> int:
+    """Floating-point operations of ``work`` as torch counts them: matrix products, convolutions, attention.
+
+    The parameters of ``module`` are frozen meanwhile: torch's counter follows what needs a gradient, and fails on views
+    of parameters where none is kept.
+    """
+    learning = [p for p in module.parameters() if p.requires_grad]
+    for p in learning:
+        p.requires_grad_(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            work()
+    finally:
+        for p in learning:
+            p.requires_grad_()
     return int(counter.get_total_flops())
 
 

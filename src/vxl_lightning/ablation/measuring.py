@@ -95,8 +95,8 @@ def _counts(model: VideoLM, grid: VideoGrid, question: str) -> tuple[Counts, Ten
         layer_mean_tokens=_visual(model, prefix, sum(positions) / len(positions) - text),
         kv_length=max(positions),
         kv_bytes=held.nbytes,
-        compressor_flops=flops(lambda: model.prefix(model.project(grid, question), 0, question)),
-        prefill_flops=flops(prefill),
+        compressor_flops=flops(lambda: model.prefix(model.project(grid, question), 0, question), model),
+        prefill_flops=flops(prefill, model),
     )
     return counts, projected.tokens.select(keep).source[0], prefill
 

@@ -76,6 +76,7 @@ class CacheCompressor(nn.Module, ABC):
             the instance where the config decides.
         exact_at_one: with ``retention=1`` nothing is lost: the answers are those of plain causal attention. Set on the
             instance where the config decides.
+        keeps_positions: every place is read where ``Passage.position`` says it stands, and no key is moved.
         stretches_per_group: stretches that are kept at one level of detail; the budget is met to one such group. Set
             on the instance where the config decides.
         origin: paper and licence of the original.
@@ -85,6 +86,7 @@ class CacheCompressor(nn.Module, ABC):
     needs_query: ClassVar[bool] = False
     budget: ClassVar[str] = "exact"
     exact_at_one: ClassVar[bool] = True
+    keeps_positions: ClassVar[bool] = False
     stretches_per_group: int = 1
     origin: ClassVar[str] = ""
     api_version: ClassVar[str] = "1"

@@ -38,7 +38,7 @@ def forward(
         model: a transformers causal language model.
         embeds: ``[n, hidden]``.
         before: attended to by every place, or None.
-        position: ``[n]`` of the places.
+        position: ``[n]`` of the places, or ``[3, n]`` of time, height and width.
         sees: ``[n, n]`` bool, which of the new places each attends to; None is causal.
 
     Returns:
@@ -47,6 +47,16 @@ def forward(
     Raises:
         ValueError: more places than a sliding window of the model's shows.
     """
+    states, whole = _forward(model, embeds, before, position, sees)
+    old = 0 if before is None else len(before)
+    # To the end, wherever it is: what listens to the pass may leave another number in every layer.
+    return states, Memory([k[:, :, old:] for k in whole.keys], [v[:, :, old:] for v in whole.values], whole.position)
+
+
+def _forward(
+    model: Any, embeds: Tensor, before: Memory | None, position: Tensor, sees: Tensor | None = None
+) -> tuple[Tensor, Memory]:
+    """`forward`, with what was remembered before the new places' keys and values."""
     from transformers import DynamicCache
 
     n, old = len(embeds), 0 if before is None else len(before)
@@ -66,14 +76,13 @@ def forward(
     if sees is not None:
         mask = torch.zeros(1, 1, n, old + n, dtype=embeds.dtype, device=embeds.device)
         mask[0, 0, :, old:].masked_fill_(~sees, torch.finfo(embeds.dtype).min)
-    given = {_cache_name(type(model.base_model).forward): cache}
+    given = {cache_name(type(model.base_model).forward): cache}
     out = model.base_model(
-        inputs_embeds=embeds[None], attention_mask=mask, position_ids=position[None], use_cache=True, **given
+        inputs_embeds=embeds[None], attention_mask=mask, position_ids=position.unsqueeze(-2), use_cache=True, **given
     )
     layers = cache.layers
-    new = Memory([x.keys[:, :, old:] for x in layers], [x.values[:, :, old:] for x in layers], int(position[-1]) + 1)
     states: Tensor = out.last_hidden_state[0]
-    return states, new
+    return states, Memory([x.keys for x in layers], [x.values for x in layers], int(position.max()) + 1)
 
 
 def sliding_window(config: Any) -> int | None:
@@ -84,15 +93,18 @@ def sliding_window(config: Any) -> int | None:
     return int(window) if window and slides else None
 
 
-def extended(model: Any, embeds: Tensor, memory: Memory | None) -> Memory:
-    """What is remembered with ``embeds [n, hidden]`` read after it: plain causal attention."""
-    begin = 0 if memory is None else memory.position
-    new = forward(model, embeds, memory, torch.arange(begin, begin + len(embeds), device=embeds.device))[1]
-    return new if memory is None else Memory.joined([memory, new], new.position)
+def extended(model: Any, embeds: Tensor, memory: Memory | None, position: Tensor | None = None) -> Memory:
+    """What is remembered with ``embeds [n, hidden]`` read after it: plain causal attention, at ``position`` where one
+    is given."""
+    if position is None:
+        begin = 0 if memory is None else memory.position
+        position = torch.arange(begin, begin + len(embeds), device=embeds.device)
+    # The pass has joined what it remembers to what it read.
+    return _forward(model, embeds, memory, position)[1]
 
 
 @lru_cache
-def _cache_name(function: Callable[..., Any]) -> str:
+def cache_name(function: Callable[..., Any]) -> str:
     """What a model's ``forward`` calls its cache, which newer versions of transformers renamed."""
     return "cache" if "cache" in inspect.signature(function).parameters else "past_key_values"
 

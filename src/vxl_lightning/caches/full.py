@@ -10,6 +10,7 @@ from vxl_lightning.caches.forward import extended
 class FullCache(CacheCompressor):
     """All keys and values of the whole prompt, each part read as it comes."""
 
+    keeps_positions = True
     origin = "Baseline; written here from scratch"
 
     @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class FullCache(CacheCompressor):
         return len(passage)
 
     def read_window(self, model: Any, window: Passage, state: CacheState) -> CacheState:
-        return replace(state, memory=extended(model, window.embeds, state.memory))
+        return replace(state, memory=extended(model, window.embeds, state.memory, window.position))
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:

@@ -16,18 +16,28 @@ class Passage:
         visual: ``[n]`` bool, True on visual tokens, False on the chat's head and on time text.
         stretch: ``[n]`` int64, the stretch of frames that a place belongs to, its time text included; -1 for the head.
             Never falls.
+        position: ``[n]``, or ``[3, n]`` where the model's positions are of time, height and width: where the places
+            stand, for cache compressors that keep positions; None is one after another.
     """
 
     embeds: Tensor
     visual: Tensor
     stretch: Tensor
+    position: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.embeds)
 
     def part(self, begin: int, end: int) -> "Passage":
         """Places ``begin:end``."""
-        return Passage(self.embeds[begin:end], self.visual[begin:end], self.stretch[begin:end])
+        position = None if self.position is None else self.position[..., begin:end]
+        return Passage(self.embeds[begin:end], self.visual[begin:end], self.stretch[begin:end], position)
+
+    def positions(self, begin: int) -> Tensor:
+        """Where the places stand; from ``begin`` on where the passage does not say."""
+        if self.position is not None:
+            return self.position
+        return torch.arange(begin, begin + len(self), device=self.embeds.device)
 
     def starts(self, size: int) -> list[int]:
         """Where runs of ``size`` stretches begin, by their numbers; the head is a run of its own."""
@@ -39,7 +49,10 @@ class Passage:
     def joined(parts: Sequence["Passage"]) -> "Passage":
         """One after another."""
         names = ("embeds", "visual", "stretch")
-        return Passage(*(torch.cat([getattr(p, name) for p in parts]) for name in names))
+        said = [p.position for p in parts if p.position is not None]
+        position = torch.cat(said, -1) if said else None
+        embeds, visual, stretch = (torch.cat([getattr(p, name) for p in parts]) for name in names)
+        return Passage(embeds, visual, stretch, position)
 
 
 @dataclass(frozen=True, eq=False)

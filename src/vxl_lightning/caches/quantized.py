@@ -168,7 +168,7 @@ class QuantizedMemory(CacheCompressor):
 
     def _read_block(self, model: Any, block: Passage, head: Memory, groups: Sequence[Group]) -> list[Group]:
         """The groups of one block, read after the head and the window."""
-        before = _laid_out(model, head, [g for g in groups if isinstance(g.keys, Tensor)])
+        before = _laid_out(model, head, groups[_packed(groups) :])
         at = before.position
         with watched(model, "k_proj") as seen:
             _, new = forward(model, block.embeds, before, torch.arange(at, at + len(block), device=block.embeds.device))
@@ -183,16 +183,14 @@ class QuantizedMemory(CacheCompressor):
 
     def _remember(self, groups: Sequence[Group]) -> tuple[Group, ...]:
         """Pack what has left the window, and forget what the store has no place for."""
-        total, kept = 0, []
-        for group in reversed(groups):
-            total += group.size
-            raw = isinstance(group.keys, Tensor)
-            kept.append(group.packed(self.config.bits) if raw and total > self.config.window else group)
-        kept.reverse()
+        kept, before, total = list(groups), _packed(groups), 0
+        for i in reversed(range(before, len(kept))):
+            total += kept[i].size
+            if total > self.config.window:
+                kept[i] = kept[i].packed(self.config.bits)
         if not self.config.store:
             return tuple(kept)
-        before = sum(isinstance(g.keys, Packed) for g in groups)
-        outside = sum(isinstance(g.keys, Packed) for g in kept)
+        outside = _packed(kept)
         for i in range(max(before, 1), outside):
             kept[i] = kept[i].after(kept[i - 1])
         while outside > self.config.store:
@@ -218,6 +216,14 @@ class QuantizedMemory(CacheCompressor):
             {"retention": 1 / 4, "bits": 2, "window": 0, "block": 1},
             {"retention": 1 / 4, "window": 12, "block": 3, "store": 10},
         ]
+
+
+def _packed(groups: Sequence[Group]) -> int:
+    """How many groups are packed: all before the first that is not. Counted from the end, where those few are."""
+    count = len(groups)
+    while count and isinstance(groups[count - 1].keys, Tensor):
+        count -= 1
+    return count
 
 
 def _laid_out(model: Any, head: Memory, groups: Sequence[Group]) -> Memory:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from torch import Tensor
 
     from vxl_lightning.encoders.base import Encoder
@@ -20,7 +21,9 @@ PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", type=Path, help="folder of a video language model that 'vxl train' or an ablation wrote"
+        "model",
+        help="folder of a video language model that 'vxl train' or an ablation wrote, or hf:FOLDER for a Hugging Face "
+        "video model as it stands",
     )
     parser.add_argument("video", type=Path, help="any video file")
     parser.add_argument("question", help="such as 'Which shape?'")
@@ -31,7 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fps", type=float, help="frames looked at each second (default: as the model was trained, or 2)"
     )
-    parser.add_argument("--max-frames", type=int, default=8192, help="most frames looked at (default: 8192)")
+    parser.add_argument("--max-frames", type=int, help="most frames looked at (default: 8192; 128 for hf:FOLDER)")
+    parser.add_argument(
+        "--compressor", metavar="NAME", help="of hf:FOLDER: a compressor that needs no training, such as dtd or tree"
+    )
+    parser.add_argument(
+        "--retention", type=float, help="of hf:FOLDER: share of the visual tokens that the compressor keeps"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,33 +66,73 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
+    ask = _wrapped if args.model.startswith("hf:") else _tuned
+    ask(args, choices, Console())
+    return 0
+
+
+def _tuned(args: argparse.Namespace, choices: list[str] | None, console: "Console") -> None:
+    """Ask a model that was tuned here."""
     from vxl_lightning import registry
-    from vxl_lightning.data.decoding import probe
-    from vxl_lightning.data.sampling import sample_times
+    from vxl_lightning.errors import UserError
     from vxl_lightning.models.pretrained import load_pretrained
     from vxl_lightning.models.video_lm import VideoLM
 
-    transformers_logging.disable_progress_bar()
+    if args.compressor is not None or args.retention is not None:
+        raise UserError(
+            f"--compressor and --retention are for hf:FOLDER; {args.model} was tuned with a compressor, which it keeps"
+        )
     loaded = load_pretrained(args.model)
     if not isinstance(loaded.model, VideoLM):
         raise UserError(f"{args.model}: holds a compressor alone, which answers nothing; give a tuned VideoLM's folder")
     if loaded.encoder is None:
         raise UserError(f"{args.model}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
     encoder = registry.build("encoder", loaded.encoder).eval()
-    info = probe(args.video)
-    fps = args.fps if args.fps is not None else loaded.fps or 2.0
-    if fps > info.fps > 0:
-        print(f"the video has {info.fps:g} frames a second, not {fps:g}: all of them are looked at", file=sys.stderr)
-        fps = info.fps
-    times = sample_times(info.duration, fps, args.max_frames)
+    times = _times(args, loaded.fps or 2.0, 8192)
     spent = {"decode": 0.0, "encode": 0.0}
     grid = _encoded(args.video, times, encoder, spent)
     answer = loaded.model.answer(grid, args.question, choices)
-    _print(Console(), answer, grid, spent)
+    _print(console, answer, len(times), spent)
     if args.show:
         _show(args.show, args.video, times, encoder, answer)
         print(f"picture: {args.show}")
-    return 0
+
+
+def _wrapped(args: argparse.Namespace, choices: list[str] | None, console: "Console") -> None:
+    """Ask a Hugging Face model as it stands, with a compressor in it."""
+    import torch
+
+    from vxl_lightning.data.decoding import stream_frames
+    from vxl_lightning.errors import UserError
+    from vxl_lightning.hub.load import load_hub
+
+    if args.show:
+        raise UserError(f"--show={args.show} draws what a tuned model keeps; leave it out with {args.model}")
+    if args.retention is not None and args.compressor is None:
+        raise UserError(f"--retention={args.retention:g} without a compressor; add one, such as --compressor dtd")
+    spec = None if args.compressor is None else {"name": args.compressor}
+    if spec is not None and args.retention is not None:
+        spec["retention"] = args.retention
+    model = load_hub(args.model, compressor=spec)
+    times = _times(args, 2.0, 128)
+    spent = {"decode": 0.0}
+    pieces = list(_timed(stream_frames(args.video, times), spent))
+    frames, at = (torch.cat([piece[i] for piece in pieces]) for i in (0, 1))
+    _print(console, model.answer(frames, at, args.question, choices), len(times), spent)
+
+
+def _times(args: argparse.Namespace, fps: float, most: int) -> list[float]:
+    """Seconds of the frames that are looked at."""
+    from vxl_lightning.data.decoding import probe
+    from vxl_lightning.data.sampling import sample_times
+
+    info = probe(args.video)
+    fps = args.fps if args.fps is not None else fps
+    if fps > info.fps > 0:
+        print(f"the video has {info.fps:g} frames a second, not {fps:g}: all of them are looked at", file=sys.stderr)
+        fps = info.fps
+    return sample_times(info.duration, fps, args.max_frames if args.max_frames is not None else most)
 
 
 def _encoded(video: Path, times: list[float], encoder: "Encoder", spent: dict[str, float]) -> "VideoGrid":
@@ -117,7 +166,7 @@ def _timed(chunks: Iterator[Any], spent: dict[str, float]) -> Iterator[tuple["Te
         yield chunk
 
 
-def _print(console: Any, answer: "Answer", grid: "VideoGrid", spent: dict[str, float]) -> None:
+def _print(console: "Console", answer: "Answer", frames: int, spent: dict[str, float]) -> None:
     from rich.table import Table
 
     console.print(f"[bold]{_plain(answer.text) or '(nothing)'}[/bold]")
@@ -130,8 +179,9 @@ def _print(console: Any, answer: "Answer", grid: "VideoGrid", spent: dict[str, f
     table.columns[1].justify = "right"
     counts = answer.counts
     gives = {
-        "decode": f"{grid.shape[1]:,} frames",
+        "decode": f"{frames:,} frames",
         "encode": f"{counts['grid_tokens']:,} grid tokens",
+        "prepare": f"{counts['grid_tokens']:,} grid tokens, {counts['visual_tokens']:,} into the language model",
         "compress": f"{len(answer.tokens.features):,} tokens",
         "select": f"{counts['visual_tokens']:,} tokens into the language model, with {counts['text_tokens']:,} of text",
         "answer": f"{counts['kv_length']:,} cached positions, {counts['kv_bytes'] / 2**20:.2f} MiB",

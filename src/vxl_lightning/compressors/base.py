@@ -174,12 +174,14 @@ class GroupCompressor(Compressor):
         real = slot[None] < grid.num_frames[:, None]
         alive = real.view(b, count, size)[:, :, 0]  # a group exists when its first frame does
         row = torch.arange(b, device=device)[:, None].expand_as(frame)
+        whole = bool(real.all()) and t == count * size
 
         def grouped(x: Tensor | None) -> Tensor | None:
             if x is None:
                 return None
-            full = x if t == count * size and bool(real.all()) else x[row, frame]
-            return full.reshape(b, count, size, *x.shape[2:])[alive]
+            if whole:  # nothing to fill up or leave out, so nothing is copied
+                return x.reshape(b * count, size, *x.shape[2:])
+            return x[row, frame].reshape(b, count, size, *x.shape[2:])[alive]
 
         video = row[:, :1].expand(b, count)[alive]
         features = grouped(grid.features)

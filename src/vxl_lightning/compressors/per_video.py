@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import Compressor
@@ -38,7 +39,8 @@ class VideoCompressor(Compressor):
             source[b, :frames] = carrier
             parts.append(features.to(grid.features.dtype))
         lengths = torch.tensor([len(part) for part in parts], device=source.device)
-        return VideoTokens.carry(torch.cat(parts), lengths, source, grid)
+        features = torch.cat(parts) if len(parts) > 1 else parts[0]  # of one part it would be a copy
+        return VideoTokens.carry(features, lengths, source, grid)
 
 
 def best_cells(score: Tensor, count: int) -> Tensor:
@@ -56,16 +58,23 @@ def kept_cells(features: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
     return features[keep], source
 
 
-def mean_cells(features: Tensor, source: Tensor, count: int) -> Tensor:
+def mean_cells(features: Tensor, source: Tensor, count: int, weight: Tensor | None = None) -> Tensor:
     """``[count, D]`` float32: the mean of the cells of ``features [..., D]`` that ``source [...]`` gives each token.
 
-    A token without cells is zero.
+    A token without cells is zero. With ``weight [...]``, their sum with these weights instead; no gradient goes through
+    the weights.
     """
-    carried = source >= 0
-    token = source[carried]
-    total = features.new_zeros(count, features.shape[-1], dtype=torch.float32)
-    total = total.index_add(0, token, features[carried].float())
-    return total / torch.bincount(token, minlength=count).clamp(min=1)[:, None]
+    token = source.flatten()
+    cell = token.argsort(stable=True)
+    number = torch.bincount(token[token >= 0], minlength=count)
+    cell = cell[len(cell) - int(number.sum()) :]  # those that are carried, token by token
+    cells = features.flatten(0, -2)
+    share = None if weight is None else weight.flatten()[cell]
+    if cells.dtype != torch.float32:
+        cells, cell = cells[cell].float(), torch.arange(len(cell), device=cell.device)
+    # Reads every cell once where it lies; a gathered copy of the cells would cost more than their sums.
+    mode = "mean" if share is None else "sum"
+    return F.embedding_bag(cell, cells, number.cumsum(0) - number, mode=mode, per_sample_weights=share)
 
 
 def _one(grid: VideoGrid, video: int, frames: int) -> VideoGrid:

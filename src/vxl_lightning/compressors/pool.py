@@ -44,6 +44,31 @@ def block_weights(score: Tensor, valid: Tensor, rows: int, cols: int) -> Tensor:
     return masked.flatten(2).softmax(-1)
 
 
+def block_means(frames: Tensor, rows: int, cols: int) -> Tensor:
+    """Mean of each block's cells in float32, rows and columns one after the other: work that hardly grows with blocks.
+
+    Args:
+        frames: ``[..., H, W, D]``.
+        rows: of blocks, see `block_of_cell`.
+        cols: likewise.
+
+    Returns:
+        ``[..., rows * cols, D]``.
+    """
+    *leading, h, w, d = frames.shape
+    down, across = _shares(rows, h, frames.device), _shares(cols, w, frames.device)
+    bands = down @ frames.float().reshape(-1, h, w * d)  # [N, rows, W * D]
+    means = across @ bands.reshape(-1, w, d)
+    return means.reshape(*leading, rows * cols, d)
+
+
+def _shares(blocks: int, length: int, device: torch.device) -> Tensor:
+    """``[blocks, length]``: what each place of a line gives to the mean of each block."""
+    block = block_of_cell(1, blocks, 1, length, device)[0]
+    inside = (block == torch.arange(blocks, device=device)[:, None]).float()
+    return inside / inside.sum(1, keepdim=True)
+
+
 class Pool(GroupCompressor):
     """Temporal x spatial adaptive pooling, one block of ``frames_per_group`` frames and some cells a token.
 
@@ -89,8 +114,8 @@ class Pool(GroupCompressor):
         rows, cols = self.block_grid(h, w)
         source = block_source(groups, rows, cols)
         if self.config.mode == "mean":
-            weights = block_weights(groups.features.new_zeros(g, f, h, w), groups.valid, rows, cols)
-            pooled = weights @ groups.features.reshape(g, -1, d).float()
+            share = groups.valid / groups.valid.sum(1, keepdim=True)  # [G, F]: copies of the last frame have none
+            pooled = block_means(torch.einsum("gf,gfhwd->ghwd", share, groups.features.float()), rows, cols)
         else:
             low = groups.features.masked_fill(~groups.valid[:, :, None, None, None], float("-inf")).reshape(g, -1, d)
             index = source.reshape(g, -1, 1).expand_as(low)

@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from vxl_lightning.compressors.base import GroupCompressor, Groups, blocks, budget_tokens
-from vxl_lightning.compressors.pool import block_of_cell
+from vxl_lightning.compressors.pool import block_means, block_of_cell
 
 
 class Tree(GroupCompressor):
@@ -83,25 +84,17 @@ class Tree(GroupCompressor):
         return [blocks(cells, count / cells, height, width) for count in counts]
 
     def compress_groups(self, groups: Groups) -> tuple[Tensor, Tensor]:
-        g, f, h, w, d = groups.features.shape
+        g, f, h, w, _ = groups.features.shape
+        grid = [(0, 0)] * f
+        for level, of_level in enumerate(self.grids(h, w)):
+            for frame in self.level_frames(level):
+                grid[frame] = of_level
+        # Tokens stand in the order of their frames. A frame of all segments is read where it lies.
+        tokens = torch.cat([block_means(groups.features[:, i], *grid[i]) for i in range(f)], 1)
+        begin = accumulate((rows * cols for rows, cols in grid), initial=0)
         device = groups.features.device
-        grids = self.grids(h, w)
-        count = torch.zeros(f, dtype=torch.long, device=device)
-        for level, (rows, cols) in enumerate(grids):
-            count[self.level_frames(level)] = rows * cols
-        begin = count.cumsum(0) - count  # tokens stand in the order of their frames
-        tokens = groups.features.new_empty(g, self.tokens_per_group(h, w), d)
-        source = torch.empty(f, h, w, dtype=torch.long, device=device)
-        for level, (rows, cols) in enumerate(grids):
-            frames = torch.tensor(self.level_frames(level), device=device)
-            block = block_of_cell(rows, cols, h, w, device)
-            inside = (block.flatten() == torch.arange(rows * cols, device=device)[:, None]).float()
-            mean = inside / inside.sum(1, keepdim=True)  # [rows * cols, H*W]
-            pooled = mean @ groups.features[:, frames].flatten(2, 3).float()
-            place = begin[frames, None] + torch.arange(rows * cols, device=device)
-            tokens[:, place.flatten()] = pooled.flatten(1, 2).to(tokens.dtype)
-            source[frames] = begin[frames, None, None] + block
-        return tokens, source.expand(g, f, h, w)
+        source = torch.stack([n + block_of_cell(*of, h, w, device) for n, of in zip(begin, grid, strict=False)])
+        return tokens.to(groups.features.dtype), source.expand(g, f, h, w)
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:

@@ -61,12 +61,13 @@ class Replies:
         self.path = folder / f"{answerer}.jsonl"
         self.known: dict[str, Reply] = {}
         if self.path.exists():
-            for line in self.path.read_text().splitlines():
+            for line in self.path.read_text().split("\n"):
                 try:
                     record = json.loads(line)
-                    self.known[record.pop("key")] = Reply(**record)
-                except (ValueError, KeyError, TypeError):
+                except ValueError:
                     continue
+                key = record.pop("key")
+                self.known[key] = Reply(**record)
 
     def __contains__(self, key: str) -> bool:
         return key in self.known

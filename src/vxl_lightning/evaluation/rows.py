@@ -19,7 +19,7 @@ import pyarrow.parquet
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.base import Listing, Problem, Question
 
-__all__ = ["Row", "RowError", "as_json", "choose_layout", "listing", "read_files"]
+__all__ = ["Row", "RowError", "as_json", "choose_layout", "first_there", "listing", "read_files"]
 
 LONG = 80
 """Characters of a wrong value that an error shows."""
@@ -97,12 +97,18 @@ class Row:
             raise RowError(f"{name}: must be a whole number from 0 to {length - 1}, not {shown(value)}")
         return value
 
-    def texts(self, name: str, *, least: int = 0, most: int = 26) -> tuple[str, ...]:
-        """A list of texts, none of them blank."""
+    def texts(self, name: str, *, least: int = 0, most: int = 26, empty: bool = False) -> tuple[str, ...]:
+        """A list of texts, none of them blank unless ``empty`` allows it."""
         value = self.field(name)
         if not isinstance(value, list | tuple) or not least <= len(value) <= most:
             raise RowError(f"{name}: must be a list of {least} to {most} texts, not {shown(value)}")
-        return tuple(checked_text(f"{name}[{i}]", v) for i, v in enumerate(value))
+        return tuple(checked_text(f"{name}[{i}]", v, empty=empty) for i, v in enumerate(value))
+
+    def words(self, name: str, *, least: int = 0, most: int = 26) -> tuple[str, ...]:
+        """A list of texts or whole numbers, as texts: options that are counts are published as both."""
+        value = self.field(name)
+        texts = [str(v) if type(v) is int else v for v in value] if isinstance(value, list | tuple) else value
+        return Row(self.where, {name: texts}).texts(name, least=least, most=most)
 
     def one_of(self, name: str, allowed: Sequence[str]) -> str:
         """A text that is one of those allowed."""
@@ -180,6 +186,12 @@ def choose_layout(folder: Path, *layouts: Sequence[str]) -> list[Path]:
     if absent:
         raise UserError(f"{folder}: the annotations {', '.join(absent)} are missing beside the others")
     return [folder / name for name in chosen]
+
+
+def first_there(folder: Path, *names: str) -> str:
+    """The first of several names that a file of a benchmark may have below its folder; the first of all if none is
+    there, so that this one is told to be missing."""
+    return next((name for name in names if (folder / name).exists()), names[0])
 
 
 def read_files(*paths: Path) -> list[list[Row]]:

@@ -1,7 +1,7 @@
 """An evaluation from its configuration to its tables."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from vxl_lightning.reporting.manifest import manifest, write_manifest
 
 @dataclass(frozen=True)
 class Chosen:
-    """A benchmark, the questions of it that are asked, and what cannot be asked."""
+    """A benchmark, the questions of it that are asked, what cannot be asked, and the plugin it comes from."""
 
     name: str
     benchmark: Benchmark
     questions: list[Question]
     problems: list[Problem]
+    provenance: Mapping[str, str] = field(default_factory=dict)
 
 
 def choose(config: EvaluationConfig) -> list[Chosen]:
@@ -47,7 +48,8 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
         name = spec["name"] if spec["name"] not in found else str(spec)
         if name in found:
             raise UserError(f"benchmarks names {name} twice; give each once, or with other parameters")
-        found[name] = _read(name, cls(settings, _folder(cls, Path(config.data_root))), config)
+        benchmark = cls(settings, _folder(cls, Path(config.data_root)))
+        found[name] = _read(name, benchmark, config, registry.provenance("benchmark", spec["name"]))
     return list(found.values())
 
 
@@ -58,13 +60,13 @@ def _folder(cls: Any, root: Path) -> Path:
     return folder
 
 
-def _read(name: str, benchmark: Benchmark, config: EvaluationConfig) -> Chosen:
+def _read(name: str, benchmark: Benchmark, config: EvaluationConfig, provenance: Mapping[str, str]) -> Chosen:
     listing = benchmark.read()
     asked = list(listing.questions)[: config.limit or None]
     absent = benchmark.missing(asked)
     gone = {p.where for p in absent}
     there = [q for q in asked if q.video not in gone and q.subtitles not in gone]
-    return Chosen(name, benchmark, there, [*listing.problems, *absent])
+    return Chosen(name, benchmark, there, [*listing.problems, *absent], provenance)
 
 
 def run(
@@ -102,9 +104,8 @@ def run(
         replies = ask(c.benchmark, c.questions, rows, config, ledger, lambda done, name=c.name: tell(name, done))  # type: ignore[misc]
         judged += [results.Answers.of(row, c.name, c.benchmark, found) for row, found in replies.items()]
     results.write(out, judged, {c.name: c.benchmark for c in chosen})
-    plugins = [registry.provenance("benchmark", c.name) for c in chosen if not c.name.startswith("{")]
     data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
-    content = manifest(config, [], plugins, data)
+    content = manifest(config, [], [c.provenance for c in chosen], data)
     write_manifest(out / "manifest.json", content | {"problems": problems, "failed_videos": ledger.failed})
     return out, ledger

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from vxl_lightning.errors import UserError
 
-__all__ = ["Subtitle", "read_srt", "showing"]
+__all__ = ["Subtitle", "read_srt", "seconds", "showing"]
 
 _TAG = re.compile(r"</?[A-Za-z][^<>]*>|\{\\[^{}]*\}")
 _CUE = re.compile(r"\s*(\S+)\s*-->\s*(\S+)")
@@ -23,12 +24,17 @@ class Subtitle:
     text: str
 
 
-def _seconds(text: str, path: Path, line: int) -> float:
-    found = _TIME.fullmatch(text)
+def seconds(text: str, where: str) -> float:
+    """Seconds of a time such as ``00:01:02,345`` or ``00:01:02.345``, with or without hours.
+
+    Raises:
+        UserError: it is no such time; it names ``where``.
+    """
+    found = _TIME.fullmatch(text.strip())
     if found is None:
-        raise UserError(f"{path}: line {line}: a time must read 00:01:02,345, not {text!r}")
-    hours, minutes, seconds = found.groups()
-    return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds.replace(",", "."))
+        raise UserError(f"{where}: a time must read 00:01:02,345, not {text!r}")
+    hours, minutes, rest = found.groups()
+    return int(hours or 0) * 3600 + int(minutes) * 60 + float(rest.replace(",", "."))
 
 
 def read_srt(path: Path) -> list[Subtitle]:
@@ -48,7 +54,7 @@ def read_srt(path: Path) -> list[Subtitle]:
     if any(line.strip() and not line.strip().isdigit() for line in before):
         raise UserError(f"{path}: is not srt: there is text before a line such as 00:00:01,000 --> 00:00:02,000")
     found = []
-    for i, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for i, stop in pairwise([*starts, len(lines)]):
         times = _CUE.match(lines[i])
         if times is None:
             raise UserError(f"{path}: line {i + 1}: must read 00:00:01,000 --> 00:00:02,000, not {lines[i]!r}")
@@ -57,7 +63,8 @@ def read_srt(path: Path) -> list[Subtitle]:
             body.pop()
         text = " ".join(" ".join(_TAG.sub("", line) for line in body).split())
         if text:
-            found.append(Subtitle(_seconds(times[1], path, i + 1), _seconds(times[2], path, i + 1), text))
+            where = f"{path}: line {i + 1}"
+            found.append(Subtitle(seconds(times[1], where), seconds(times[2], where), text))
     return found
 
 

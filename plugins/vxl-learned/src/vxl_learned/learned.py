@@ -63,6 +63,12 @@ def open_cells(groups: Groups) -> Tensor:
     return groups.valid[:, :, None].expand(g, f, h * w).flatten(1)
 
 
+def float_anyway(module: nn.Module, groups: Groups) -> bool:
+    """Whether a module computes in float32 by itself, so that `in_float` would give the same once more."""
+    plain = not torch.is_autocast_enabled(groups.features.device.type)
+    return plain and all(x.dtype == torch.float32 for x in (groups.features, *module.parameters()))
+
+
 def in_float(module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     """What a module gives for float32 inputs with its parameters taken to float32, under autocast too."""
     weights = {name: p.float() for name, p in module.named_parameters()}

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vxl_learned.attention import Attention, joined
-from vxl_learned.learned import LearnedTokens, at_least_one, carriers, in_float, open_cells
+from vxl_learned.learned import LearnedTokens, at_least_one, carriers, float_anyway, in_float, open_cells
 from vxl_lightning.compressors.base import Groups
 
 
@@ -25,13 +25,24 @@ class Layer(nn.Module):
         )
         self.gates = nn.Parameter(torch.zeros(2)) if gated else None
 
-    def forward(self, latents: Tensor, cells: Tensor, open_: Tensor, *, look: bool = False) -> Tensor:
-        """``latents [G, K, D]`` over ``cells [G, N, D]``; where ``look`` the attention to cells, ``[G, K, N]``."""
+    def forward(
+        self,
+        latents: Tensor,
+        cells: Tensor,
+        open_: Tensor,
+        *,
+        look: bool = False,
+        seen: list[Tensor] | None = None,
+    ) -> Tensor:
+        """``latents [G, K, D]`` over ``cells [G, N, D]``; ``look`` and ``seen`` are those of `Attention`.
+
+        The attention is ``[G, K, N + K]``, that to cells first.
+        """
         normed = self.norm_latents(latents)
         keys, allowed = joined(self.norm_cells(cells), normed, open_)
-        found: Tensor = self.attention(normed, keys, allowed, look=look)
+        found: Tensor = self.attention(normed, keys, allowed, look=look, seen=seen)
         if look:
-            return found[..., : cells.shape[1]]
+            return found
         latents = latents + self._gated(found, 0)
         return latents + self._gated(self.feed(latents), 1)
 
@@ -99,13 +110,19 @@ class Perceiver(LearnedTokens):
         encoding = self.frame_encoding[:, None, None]
         cells = (groups.features.to(encoding.dtype) + encoding).flatten(1, 3)
         tokens = self.latents[:k].expand(g, k, d)
-        for layer in self.layers:
-            tokens = layer(tokens, cells, open_)
-        with torch.no_grad():
-            exact = (groups.features.float() + encoding.float()).flatten(1, 3)
-            latents = self.latents[:k].float().expand(g, k, d)
-            attention = in_float(self.layers[0], latents, exact, open_, look=True)
+        seen: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            first = i == 0 and float_anyway(self, groups)
+            tokens = layer(tokens, cells, open_, seen=seen if first else None)
+        attention = (seen[0] if seen else self._first_look(groups, k, open_))[..., : cells.shape[1]]
         return self.norm(tokens).to(groups.features.dtype), carriers(attention, open_).view(g, f, h, w)
+
+    @torch.no_grad()
+    def _first_look(self, groups: Groups, count: int, open_: Tensor) -> Tensor:
+        """``[G, count, N + count]`` attention of the latents in the first layer, in float32."""
+        cells = (groups.features.float() + self.frame_encoding.float()[:, None, None]).flatten(1, 3)
+        latents = self.latents[:count].float().expand(len(cells), -1, -1)
+        return in_float(self.layers[0], latents, cells, open_, look=True)
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:

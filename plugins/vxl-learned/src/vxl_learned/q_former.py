@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vxl_learned.attention import Attention
-from vxl_learned.learned import LearnedTokens, at_least_one, carriers, in_float, open_cells
+from vxl_learned.learned import LearnedTokens, at_least_one, carriers, float_anyway, in_float, open_cells
 from vxl_lightning.compressors.base import Groups
 
 EPS = 1e-12
@@ -22,9 +22,14 @@ class Attended(nn.Module):
         self.attention = Attention(width, keys, width, heads, bias=True)
         self.norm = nn.LayerNorm(width, eps=EPS)
 
-    def forward(self, x: Tensor, keys: Tensor, open_: Tensor | None = None) -> Tensor:
-        """``x [G, K, C]`` over ``keys [G, N, E]``, of which those where ``open_ [G, N]`` is True."""
-        out: Tensor = self.norm(x + self.attention(x, keys, open_))
+    def forward(
+        self, x: Tensor, keys: Tensor, open_: Tensor | None = None, *, seen: list[Tensor] | None = None
+    ) -> Tensor:
+        """``x [G, K, C]`` over ``keys [G, N, E]``, of which those where ``open_ [G, N]`` is True.
+
+        ``seen`` takes the attention, see `Attention`.
+        """
+        out: Tensor = self.norm(x + self.attention(x, keys, open_, seen=seen))
         return out
 
 
@@ -52,15 +57,20 @@ class Layer(nn.Module):
         self.feed = Feed(width, expansion)
         self.feed_words = Feed(width, expansion) if words else None
 
-    def forward(self, queries: Tensor, words: Tensor, cells: Tensor, open_: Tensor) -> tuple[Tensor, Tensor]:
-        """``queries [G, K, C]`` and ``words [G, Q, C]`` (Q may be 0) over ``cells [G, N, D]``."""
+    def forward(
+        self, queries: Tensor, words: Tensor, cells: Tensor, open_: Tensor, seen: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """``queries [G, K, C]`` and ``words [G, Q, C]`` (Q may be 0) over ``cells [G, N, D]``.
+
+        ``seen`` takes the attention of the queries to the cells, see `Attention`.
+        """
         k = queries.shape[1]
         everyone = torch.cat([queries, words], 1)
         # Words are only passed on where a further layer reads them.
         mixed = self.among(everyone if self.feed_words is not None else queries, everyone)
         queries, words = mixed[:, :k], mixed[:, k:]
         if self.look is not None:
-            queries = self.look(queries, cells, open_)
+            queries = self.look(queries, cells, open_, seen=seen)
         if self.feed_words is not None:
             words = self.feed_words(words)
         return self.feed(queries), words
@@ -150,15 +160,18 @@ class QFormer(LearnedTokens):
         k = self.tokens_per_group(h, w)
         open_ = open_cells(groups)
         encoding = self.frame_encoding[:, None, None]
-        cells = (self.norm_cells(groups.features.to(encoding.dtype)) + encoding).flatten(1, 3)
+        # The norm keeps no hold on what it gives, so the encoding is added in place.
+        cells = self.norm_cells(groups.features.to(encoding.dtype)).add_(encoding).flatten(1, 3)
         tokens = self.norm(self.queries[:k]).expand(g, -1, -1)
         words = tokens[:, :0]
         if self.words is not None:
             assert groups.query is not None  # forward has checked it
             words = self.norm(self.words(groups.query.to(encoding.dtype)))
-        for layer in self.layers:
-            tokens, words = layer(tokens, words, cells, open_)
-        attention = self._first_look(groups, k, open_)
+        seen: list[Tensor] = []
+        for i, layer in enumerate(self.layers):
+            first = i == 0 and float_anyway(self, groups)
+            tokens, words = layer(tokens, words, cells, open_, seen if first else None)
+        attention = seen[0] if seen else self._first_look(groups, k, open_)
         return tokens.to(groups.features.dtype), carriers(attention, open_).view(g, f, h, w)
 
     @torch.no_grad()

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from vxl_lightning.compressors.base import GroupCompressor, Groups, budget_tokens
 
-SIMILARITIES = 1 << 26
-"""Pairs of cells that are looked at together: clips are merged a few at a time, so memory does not grow with them."""
+AT_ONCE = {"cpu": 1 << 22}
+AT_ONCE_ELSEWHERE = 1 << 26
+"""Pairs of cells that are looked at together: clips are merged a few at a time, so memory does not grow with them; on
+the CPU those whose similarities a cache holds."""
 
 
 class ClipMerger(GroupCompressor):
@@ -55,9 +57,10 @@ class ClipMerger(GroupCompressor):
         tokens = groups.features.new_empty(g, k, d)
         source = torch.full((g, f, h, w), -1, dtype=torch.long, device=tokens.device)
         filled = groups.valid.sum(1)
+        at_once = AT_ONCE.get(tokens.device.type, AT_ONCE_ELSEWHERE)
         for frames in filled.unique().tolist():
             cells = frames * h * w
-            for rows in (filled == frames).nonzero()[:, 0].split(max(1, SIMILARITIES // cells**2)):
+            for rows in (filled == frames).nonzero()[:, 0].split(max(1, at_once // cells**2)):
                 merged, carrier = self.merge_clips(_clips(groups, rows, frames), min(k, cells))
                 merged = F.pad(merged.mT, (0, k - merged.shape[1]), mode="replicate").mT
                 tokens[rows] = merged.to(tokens.dtype)
@@ -66,18 +69,20 @@ class ClipMerger(GroupCompressor):
 
 
 def _clips(groups: Groups, rows: Tensor, frames: int) -> Groups:
-    """Some of the groups, cut to their first ``frames``."""
+    """Some of the groups, cut to their first ``frames``; a view of them where the rows, ascending, have no gaps."""
+    first, last = int(rows[0]), int(rows[-1])
+    index = slice(first, last + 1) if last - first < len(rows) else rows
 
     def cut(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[rows, :frames]
+        return None if x is None else x[index, :frames]
 
     return replace(
         groups,
-        features=groups.features[rows, :frames],
-        index=groups.index[rows],
-        valid=groups.valid[rows, :frames],
+        features=groups.features[index, :frames],
+        index=groups.index[index],
+        valid=groups.valid[index, :frames],
         importance=cut(groups.importance),
         motion=cut(groups.motion),
-        query=None if groups.query is None else groups.query[rows],
-        video=groups.video[rows],
+        query=None if groups.query is None else groups.query[index],
+        video=groups.video[index],
     )

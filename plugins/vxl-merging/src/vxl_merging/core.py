@@ -10,6 +10,8 @@ from torch import Tensor
 SIMILARITY_STEP = 1e-5
 """Similarities are rounded to it, so that equal cells tie whichever matrix kernel compared them."""
 
+SMALLEST_NORM = 1e-12
+
 Mean = Literal["size", "plain"]
 """What a target becomes: the mean weighted by the cells behind each token, or that in which each token counts once."""
 
@@ -53,27 +55,21 @@ def merge_into(now: Merged, target: Tensor, merges: int, *, keys: Tensor | None 
     """
     if merges == 0:
         return now
-    g, n, d = now.tokens.shape
+    g, n, _ = now.tokens.shape
     is_target = torch.zeros(g, n, dtype=torch.bool, device=target.device).scatter_(1, target, True)
     source = (~is_target).nonzero()[:, 1].view(g, -1)
+    compared = now.tokens if keys is None else keys.float()
     with torch.autocast(target.device.type, enabled=False):
-        compared = now.tokens if keys is None else keys.float()
         links, best = _link(_take(compared, source), _take(compared, target), merges)
-        share = now.tokens.new_zeros(g, source.shape[1], target.shape[1])  # [G, S, M], one where S goes into M
-        share.scatter_(2, best[:, :, None], links[:, :, None].float())
-        behind = now.weight if mean == "size" else torch.ones_like(now.weight)
-        counts = _take(behind, target), _take(behind, source)
-        summed = _add(_take(now.tokens, target) * counts[0], share, _take(now.tokens, source) * counts[1])
-        means = summed / _add(counts[0], share, counts[1])
-        weight = _add(_take(now.weight, target), share, _take(now.weight, source))
     # Targets and unmerged sources stay in their slots; a merged source's slot leads to its target's.
-    stays = is_target.scatter(1, source, ~links)
     slot = _range(n, target).repeat(g, 1)
     slot.scatter_(1, source, torch.where(links, target.gather(1, best), source))
-    moved = (stays.cumsum(1) - 1).gather(1, slot)
+    moved = ((slot == _range(n, target)).cumsum(1) - 1).gather(1, slot)
+    behind = now.weight if mean == "size" else torch.ones_like(now.weight)
+    share = behind / _total(behind, moved, n - merges).gather(1, moved)
     return Merged(
-        now.tokens.scatter(1, target[:, :, None].expand_as(means), means)[stays].view(g, -1, d),
-        now.weight.scatter(1, target, weight[:, :, 0])[stays].view(g, -1),
+        _weighted(now.tokens, share, moved, n - merges),
+        _total(now.weight, moved, n - merges),
         moved.gather(1, now.carrier),
     )
 
@@ -109,21 +105,45 @@ def check_heads(heads: int, channels: int) -> None:
 @torch.no_grad()
 def _link(sources: Tensor, targets: Tensor, merges: int) -> tuple[Tensor, Tensor]:
     """``[G, S]`` bool, which sources are merged, and ``[G, S]`` the target that each is most like."""
-    similarity = F.normalize(sources, dim=-1) @ F.normalize(targets, dim=-1).mT
-    highest, best = (similarity / SIMILARITY_STEP).round().max(-1)
+    similarity = sources @ targets.mT
+    similarity /= _norm(sources)[:, :, None] * SIMILARITY_STEP
+    similarity /= _norm(targets)[:, None, :]
+    highest, best = similarity.round_().max(-1)
     chosen = highest.argsort(dim=1, descending=True, stable=True)[:, :merges]
     return torch.zeros_like(highest, dtype=torch.bool).scatter_(1, chosen, True), best
 
 
-def _add(own: Tensor, share: Tensor, others: Tensor) -> Tensor:
-    """``own [G, M, *]`` and for each of them the sum of ``others [G, S, *]`` that go into it."""
-    return own + share.mT @ others
+def _norm(x: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return norm.clamp(min=SMALLEST_NORM)
+
+
+def _weighted(tokens: Tensor, share: Tensor, moved: Tensor, count: int) -> Tensor:
+    """``[G, count, D]``: of all ``tokens [G, N, D]`` that go to one place by ``moved [G, N]`` the sum, each times its
+    ``share [G, N]``; in the order of their slots, so that it is the same every time on any device."""
+    g, n, d = tokens.shape
+    order = moved.argsort(dim=1, stable=True)
+    first = torch.searchsorted(moved.gather(1, order), _range(count, moved).repeat(g, 1))
+    clip = _range(g, moved)[:, None] * n
+    sums = F.embedding_bag(
+        (order + clip).flatten(),
+        tokens.reshape(g * n, d),
+        (first + clip).flatten(),
+        mode="sum",
+        per_sample_weights=share.gather(1, order).flatten(),
+    )
+    return sums.view(g, count, d)
+
+
+def _total(weight: Tensor, moved: Tensor, count: int) -> Tensor:
+    """``[G, count]``: the sum of the ``weight [G, N]``, whole numbers, of what goes to one place by ``moved``."""
+    return weight.new_zeros(len(weight), count).scatter_add_(1, moved, weight)
 
 
 def _take(x: Tensor, slot: Tensor) -> Tensor:
-    """Slots ``[G, M]`` of ``x [G, N, D]`` or ``[G, N]``, with a last axis either way."""
-    x = x if x.ndim == 3 else x[:, :, None]
-    return x.gather(1, slot[:, :, None].expand(-1, -1, x.shape[2]))
+    """Slots ``[G, M]`` of ``x [G, N, D]``."""
+    row = slot + _range(len(x), slot)[:, None] * x.shape[1]
+    return x.flatten(0, 1)[row]
 
 
 def _range(n: int, like: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """FastVID: cuts a video where it changes, keeps salient cells and merges the others into dense ones of a few frames."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import Compressor, budget_tokens
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.compressors.per_video import VideoCompressor, mean_cells
 from vxl_lightning.tokens import VideoGrid
 from vxl_pruning.ranking import nearest, ranks
@@ -42,8 +44,9 @@ class FastVID(VideoCompressor):
     their mean cell, as in the code for Qwen2.5-VL, because a grid has no pooled frame; ties go to the earliest cell
     instead of to added noise; a video of few frames or cells is cut and measured with what there is. A cell is merged
     into a token of every anchor frame, but ``source`` can name one: the most similar. Tokens are in the order of the
-    first frame they stand for. Memory is linear in frames; time grows with the square of the longest segment, since
-    every anchor frame takes in all of it.
+    first frame they stand for. As published, time grows with the square of the longest segment, since every anchor
+    frame takes in all of it; here stretches of more than ``max_segment`` frames are cut evenly, which keeps time and
+    memory linear in frames.
     """
 
     needs_importance = True
@@ -64,10 +67,12 @@ class FastVID(VideoCompressor):
         """Frames to one with anchors (p of the paper)."""
         anchor_weight: float = 0.6
         """Least weight of the anchor in a merged token (beta of the paper)."""
+        max_segment: int = 128
+        """Most frames of a segment; time grows with the frames times this."""
 
         def __post_init__(self) -> None:
             super().__post_init__()
-            for name in ("min_segments", "anchor_every"):
+            for name in ("min_segments", "anchor_every", "max_segment"):
                 if getattr(self, name) < 1:
                     raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
             for name in ("density_share", "anchor_weight"):
@@ -106,15 +111,13 @@ class FastVID(VideoCompressor):
             The end of each segment, and ``[T, S]`` bool twice: the salient cells and the anchors.
         """
         t, s, _ = cells.shape
-        ends = segment_ends(cells.mean(1), self.config.min_segments, self.config.cut_below)
-        salient_count, anchor_count = self._shares(ends, budget_tokens(t * s, self.config.retention), s)
+        config = self.config
+        ends = segment_ends(cells.mean(1), config.min_segments, config.cut_below, config.max_segment)
+        salient_count, anchor_count = self._shares(ends, budget_tokens(t * s, config.retention), s)
         salient = ranks(importance.float()) < salient_count.to(cells.device)[:, None]
-        anchor = torch.zeros_like(salient)
-        for frame in anchor_count.nonzero()[:, 0].tolist():
-            other = ~salient[frame]
-            score = density_score(cells[frame, other])
-            anchor[frame, other] = ranks(score) < anchor_count[frame]
-        return ends, salient, anchor
+        # A frame without anchors is a set without centres.
+        centre = density_peaks(cells, ~salient, anchor_count.to(cells.device), NEIGHBOURS)
+        return ends, salient, centre == torch.arange(s, device=cells.device)
 
     def _shares(self, ends: list[int], count: int, cells: int) -> tuple[Tensor, Tensor]:
         """``[T]`` salient cells and ``[T]`` anchors of every frame; all together ``count``."""
@@ -142,20 +145,19 @@ class FastVID(VideoCompressor):
         carrier, at, merged = own.clone(), [own[:0, 0]], [cells[:0, 0]]
         for start, end in zip([0, *ends], ends, strict=False):
             hosts = (anchor[start:end].any(1).nonzero()[:, 0] + start).tolist()
-            taken = ~salient[start:end]
-            pool = cells[start:end][taken]
-            unit = F.normalize(pool.detach(), dim=-1)
-            best, token = unit.new_full((len(pool),), -torch.inf), own.new_full((len(pool),), -1)
+            pool, out = cells[start:end].flatten(0, 1), salient[start:end].flatten()
+            best, token = pool.new_full((len(pool),), -torch.inf), own.new_full((len(pool),), -1)
             for host in hosts:
                 index, anchors = own[host, anchor[host]], cells[host, anchor[host]]
-                cosine, target = nearest(unit, anchors.detach())
-                number = torch.bincount(target, minlength=len(index))
+                cosine, target = nearest(pool, anchors)
+                number = torch.bincount(target[~out], minlength=len(index))
                 weight = (1 / (number + 1)).clamp(min=self.config.anchor_weight)[:, None]
                 at.append(index)
-                merged.append(weight * anchors + (1 - weight) * mean_cells(pool, target, len(index)))
+                mean = mean_cells(pool, target.masked_fill(out, -1), len(index))
+                merged.append(weight * anchors + (1 - weight) * mean)
                 token = torch.where(cosine > best + CARRIER_STEP, index[target], token)
                 best = best.maximum(cosine)
-            carrier[start:end][taken] = token
+            carrier[start:end] = token.masked_fill(out, -1).view(end - start, -1)
         tokens = cells[kept].index_copy(0, torch.cat(at), torch.cat(merged))
         return tokens, torch.where(kept, own, carrier)
 
@@ -168,27 +170,20 @@ class FastVID(VideoCompressor):
         ]
 
 
-def segment_ends(frames: Tensor, least: int, below: float) -> list[int]:
-    """Where the segments of ``frames [T, D]`` end (exclusive): ``least`` of them where there are as many frames."""
+def segment_ends(frames: Tensor, least: int, below: float, longest: int) -> list[int]:
+    """Where the segments of ``frames [T, D]`` end (exclusive): ``least`` of them where there are as many frames.
+
+    Stretches of more than ``longest`` frames are cut evenly.
+    """
     unit = F.normalize(frames, dim=-1)
     similarity = (unit[:-1] * unit[1:]).sum(-1)
     cut = (similarity < below) | (ranks(-similarity) < least - 1)
-    return [*(cut.nonzero()[:, 0] + 1).tolist(), len(frames)]
-
-
-def density_score(cells: Tensor) -> Tensor:
-    """How well each of ``cells [n, D]`` stands for a cluster: ``[n]``, its density times how far a denser cell is.
-
-    Among equally dense cells the earlier counts as the denser one, so that of equal cells one alone scores.
-    """
-    # Without the shortcut by a matrix product, which measures equal cells at a distance above 0.
-    distance = torch.cdist(cells, cells, compute_mode="donot_use_mm_for_euclid_dist") / cells.shape[-1] ** 0.5
-    nearest = distance.topk(min(NEIGHBOURS, len(cells)), largest=False).values
-    density = torch.exp(-nearest.square().mean(-1))
-    earlier = torch.ones_like(distance, dtype=torch.bool).tril(-1)
-    denser = (density > density[:, None]) | ((density == density[:, None]) & earlier)
-    apart: Tensor = distance.where(denser, distance.max()).amin(-1)
-    return apart * density
+    cuts = [0, *(cut.nonzero()[:, 0] + 1).tolist(), len(frames)]
+    ends = []
+    for start, end in pairwise(cuts):
+        parts = -(-(end - start) // longest)
+        ends += [start + (end - start) * (part + 1) // parts for part in range(parts)]
+    return ends
 
 
 def _evenly(total: int, parts: int) -> Tensor:

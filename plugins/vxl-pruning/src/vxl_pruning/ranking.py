@@ -9,6 +9,11 @@ from vxl_lightning.compressors.per_video import best_cells
 # What is unfilled of a share is rounded to this part of a token, so that remainders equal but for float32 tie.
 SHARE_STEP = 1e-4
 
+SMALLEST_NORM = 1e-12
+
+# An odd number whose powers, modulo 2^64, look like chance (Knuth's multiplier of a random number generator).
+NAME_BASE = 6364136223846793005
+
 
 def ranks(score: Tensor) -> Tensor:
     """Place of every entry among those of its last axis: 0 for the highest, the earliest first among equals."""
@@ -35,19 +40,32 @@ def apportion(quota: Tensor, count: int, most: int) -> Tensor:
     return best_cells((unfilled / SHARE_STEP).round(), count).sum(1)
 
 
-def nearest(unit: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+@torch.no_grad()
+def nearest(cells: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     """The most similar of some anchors to each cell, by the cosine; of equal anchors the first.
 
     A matrix kernel may give equal anchors cosines that differ in their last bits, so which are equal is looked up
     instead of being read off the cosines.
 
     Args:
-        unit: ``[..., N, D]`` cells, normalised.
-        anchors: ``[..., A, D]``, at least one.
+        cells: ``[..., N, D]`` float32.
+        anchors: ``[..., A, D]`` float32, at least one.
 
     Returns:
         ``[..., N]`` cosines and ``[..., N]`` indices of anchors.
     """
-    cosine, index = (unit @ F.normalize(anchors, dim=-1).mT).max(-1)
-    first = (torch.cdist(anchors, anchors, p=torch.inf) == 0).int().argmax(-1)
+    along, index = (cells @ F.normalize(anchors, dim=-1).mT).max(-1)
+    cosine = along / torch.linalg.vector_norm(cells, dim=-1).clamp(min=SMALLEST_NORM)
+    name = _names(anchors)
+    first = (name[..., :, None] == name[..., None, :]).byte().argmax(-1)
     return cosine, first.gather(-1, index)
+
+
+def _names(rows: Tensor) -> Tensor:
+    """``[..., A]`` int64, the same for equal rows of ``[..., A, D]`` float32 and, but for chance, for no others.
+
+    The bits of a row are the coefficients of a polynomial; sums of whole numbers come out the same in any order.
+    """
+    bits = (rows + 0.0).view(torch.int32).long()  # adding 0 makes -0 the same as 0
+    power = torch.full((rows.shape[-1],), NAME_BASE, device=rows.device).cumprod(0)
+    return (bits * power).sum(-1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vxl_lightning.compressors.base import Compressor, budget_tokens
 from vxl_lightning.compressors.per_video import VideoCompressor, kept_cells
+from vxl_lightning.compressors.pieces import pieces
 from vxl_lightning.tokens import VideoGrid
 from vxl_pruning.ranking import apportion, ranks
 
@@ -80,11 +81,14 @@ def similarities(cells: Tensor, channel_share: float) -> tuple[Tensor, Tensor]:
 
     No matrix product is taken, so equal cells of a frame have equal scores to the bit.
     """
-    cells = cells.float()
-    variance = cells.flatten(0, 1).var(dim=0, correction=0)
-    steady = variance.argsort(stable=True)[: max(1, int(cells.shape[-1] * channel_share))]
-    unit = F.normalize(cells[..., steady], dim=-1)
-    return _kernel(unit, unit.mean((0, 1))), _kernel(unit, unit.mean(1, keepdim=True))
+    frames, count = pieces(cells), cells[..., 0].numel()
+    mean = cells.mean((0, 1), dtype=torch.float32)
+    variance = torch.stack([(part.float() - mean).square_().sum((0, 1)) for part in frames]).sum(0) / count
+    steady = variance.argsort(stable=True)[: max(1, int(cells.shape[-1] * channel_share))].sort().values
+    units = [F.normalize(part.index_select(-1, steady).float(), dim=-1) for part in frames]
+    of_video = torch.stack([unit.sum((0, 1)) for unit in units]).sum(0) / count
+    to_video = torch.cat([_kernel(unit, of_video) for unit in units])
+    return to_video, torch.cat([_kernel(unit, unit.mean(1, keepdim=True)) for unit in units])
 
 
 def frame_shares(uniqueness: Tensor, temperature: float) -> Tensor:
@@ -94,5 +98,5 @@ def frame_shares(uniqueness: Tensor, temperature: float) -> Tensor:
 
 
 def _kernel(unit: Tensor, centre: Tensor) -> Tensor:
-    distance = (unit - centre).square().sum(-1)
+    distance = (unit - centre).square_().sum(-1)
     return torch.stack([torch.exp(-distance / (2 * scale)) for scale in SCALES]).sum(0)

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import GroupCompressor, Groups, budget_tokens
@@ -80,8 +79,7 @@ def contextual_tokens(cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
     step = n // count
     is_anchor = (slot % step == 0) & (slot < count * step)
     anchors, others = cells[:, is_anchor], cells[:, ~is_anchor]
-    with torch.no_grad():
-        _, target = nearest(F.normalize(others, dim=-1), anchors)
+    _, target = nearest(others, anchors)
     total = torch.zeros_like(anchors).scatter_add(1, target[..., None].expand_as(others), others)
     number = anchors.new_zeros(g, count).scatter_add(1, target, torch.ones_like(target, dtype=anchors.dtype))
     token = torch.empty(g, n, dtype=torch.long, device=cells.device)

@@ -10,11 +10,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 from torch import Tensor
 
+from vxl_lightning.compressors.pieces import numbers_at_once
+
 # Similarities are rounded to this step, so that equal cells tie whichever matrix kernel compared them.
 SIMILARITY_STEP = 1e-5
-
-# Entries of a similarity matrix that are held at once: graphs are treated in pieces, so memory does not grow with time.
-ENTRIES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ def trees(points: Tensor, node: Tensor) -> list[tuple[Tensor, Tensor]]:
     Returns:
         Parts of ``[E, 2]`` node numbers and ``[E]`` similarities in steps.
     """
-    graphs = max(1, ENTRIES // points.shape[1] ** 2)
+    graphs = max(1, numbers_at_once(points.device) // points.shape[1] ** 2)  # memory does not grow with time
     return [_trees(p, n) for p, n in zip(points.split(graphs), node.split(graphs), strict=True)]
 
 

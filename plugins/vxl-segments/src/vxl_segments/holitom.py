@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import budget_tokens
 from vxl_lightning.compressors.per_video import VideoCompressor
+from vxl_lightning.compressors.pieces import cosines
 from vxl_lightning.tokens import VideoGrid
 from vxl_segments.reduction import Segments, reduce
 
@@ -67,9 +67,8 @@ class HoliTom(VideoCompressor):
         config = self.config
         features = video.features[0]
         with torch.no_grad():
-            cells = features.float().flatten(1, 2)
-            still = F.cosine_similarity(cells[:-1], cells[1:], dim=-1) > config.tau
-            segments = static_segments(still, config.max_segment)
+            cells = features.flatten(1, 2)
+            segments = static_segments(cosines(cells[:-1], cells[1:]) > config.tau, config.max_segment)
         count = self.num_tokens(*features.shape[:3])
         return reduce(features, segments, count, neighbours=config.neighbours, centre_share=config.centre_share)
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import GroupCompressor, Groups, StreamState, budget_tokens
+from vxl_lightning.compressors.pieces import cosines
 from vxl_lightning.tokens import VideoGrid, VideoTokens
 
 # Similarities are rounded to this step, so that equal cells tie however many frames were compared at once.
@@ -66,23 +66,24 @@ class LongVU(GroupCompressor):
         return budget_tokens(self.group_size * height * width, self.config.retention)
 
     def compress_groups(self, groups: Groups) -> tuple[Tensor, Tensor]:
-        g, f, h, w, d = groups.features.shape
+        g, f, h, w, _ = groups.features.shape
         k = self.tokens_per_group(h, w)
         keep = self.kept(groups, k).flatten(1)
+        cells, index = groups.features.flatten(1, 3), torch.arange(f * h * w, device=keep.device)
+        if k == len(index):  # as many tokens as cells: they stay where they are, those without a cell among them
+            return cells, torch.where(keep, index, -1).view(g, f, h, w)
         count = keep.sum(1, keepdim=True)
         source = torch.where(keep, keep.cumsum(1) - 1, -1).view(g, f, h, w)
         # Fewer cells than tokens: the last one is repeated, and the copies carry no cell.
-        slot = torch.arange(k, device=keep.device).minimum(count - 1)
-        cell = (~keep).long().argsort(dim=1, stable=True).gather(1, slot)
-        tokens = groups.features.flatten(1, 3).gather(1, cell[:, :, None].expand(g, k, d))
-        return tokens, source
+        cell = (~keep).byte().argsort(dim=1, stable=True).gather(1, index[:k].minimum(count - 1))
+        return cells[torch.arange(g, device=cell.device)[:, None], cell], source
 
     @torch.no_grad()
     def kept(self, groups: Groups, count: int) -> Tensor:
         """``[G, F, H, W]`` bool: the at most ``count`` cells of each group that become tokens."""
         g, f, h, w, _ = groups.features.shape
-        cells = groups.features.float()
-        similarity = F.cosine_similarity(cells, cells[:, :1], dim=-1)
+        cells = groups.features.flatten(2, 3)
+        similarity = cosines(cells, cells[:, :1]).view(g, f, h, w)
         novelty = -(similarity / SIMILARITY_STEP).round() * SIMILARITY_STEP
         novelty[:, 0] = torch.where(spread(h, w, count, novelty.device), ANCHOR, FIRST_FRAME)
         may = groups.valid[:, :, None, None].expand_as(novelty)

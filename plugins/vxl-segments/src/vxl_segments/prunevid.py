@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vxl_lightning.compressors.base import budget_tokens
-from vxl_lightning.compressors.per_video import VideoCompressor
+from vxl_lightning.compressors.density import density_peaks
+from vxl_lightning.compressors.per_video import VideoCompressor, mean_cells
 from vxl_lightning.tokens import VideoGrid
-from vxl_segments.density import clusters
 from vxl_segments.reduction import Segments, reduce
 
 __all__ = ["PruneVid"]
@@ -68,8 +68,8 @@ class PruneVid(VideoCompressor):
     def compress_video(self, video: VideoGrid, query: Tensor | None) -> tuple[Tensor, Tensor]:
         features = video.features[0]
         with torch.no_grad():
-            cells = features.float().flatten(1, 2)
-            length = self.lengths(cells.mean(1))
+            cells = features.flatten(1, 2)
+            length = self.lengths(cells.mean(1, dtype=torch.float32))
             segments = Segments(length, still_places(cells, length, self.config.tau))
         count = self.num_tokens(*features.shape[:3])
         return reduce(features, segments, count, neighbours=self.config.neighbours, centre_share=None)
@@ -81,7 +81,7 @@ class PruneVid(VideoCompressor):
         padded = F.pad(frames, (0, 0, 0, stretches * size - t)).view(stretches, size, -1)
         member = (torch.arange(stretches * size, device=frames.device) < t).view(stretches, size)
         count = (member.sum(1) * self.config.segment_ratio + 0.5).long().clamp(min=1)
-        cluster = clusters(padded, member, count, self.config.neighbours).flatten()[:t]
+        cluster = density_peaks(padded, member, count, self.config.neighbours).flatten()[:t]
         begins = F.pad(cluster[1:] != cluster[:-1], (1, 0), value=True)
         begins[::size] = True
         start = begins.nonzero()[:, 0]
@@ -102,13 +102,15 @@ def still_places(cells: Tensor, length: Tensor, tau: float) -> Tensor:
     The pairs are never formed: the square of a sum of unit vectors holds the cosine of every pair twice.
 
     Args:
-        cells: ``[T, P, D]`` float32.
+        cells: ``[T, P, D]``.
         length: ``[S]`` frames of each segment. In one of a single frame nothing stands still.
     """
-    unit = F.normalize(cells, dim=-1)
+    places = cells.shape[1]
+    norm: Tensor = torch.linalg.vector_norm(cells, dim=-1, dtype=torch.float32)
     segment = torch.arange(len(length), device=cells.device).repeat_interleave(length)
-    total = unit.new_zeros(len(length), *unit.shape[1:]).index_add_(0, segment, unit)
-    own = unit.new_zeros(len(length), unit.shape[1]).index_add_(0, segment, unit.square().sum(-1))
+    column = segment[:, None] * places + torch.arange(places, device=cells.device)
+    total = mean_cells(cells, column, len(length) * places, 1 / norm.clamp(min=1e-12))
+    own = torch.bincount(column[norm > 0], minlength=len(total))  # a unit vector's cosine to itself
     pairs = (length * (length - 1))[:, None]
-    mean = (total.square().sum(-1) - own) / pairs.clamp(min=1)
+    mean = (total.square().sum(-1) - own).view(-1, places) / pairs.clamp(min=1)
     return (mean >= tau) & (pairs > 0)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.compressors.per_video import mean_cells
-from vxl_segments.density import clusters
 
 
 @dataclass(frozen=True)
@@ -82,15 +82,19 @@ def reduce(
     names, index = leader[kept].unique(return_inverse=True)
     source = torch.full_like(leader, -1)
     source[kept] = index
-    if fits or centre_share is None:
-        tokens = mean_cells(cells, source, count)
-    else:
-        centre = mean_cells(cells, source.masked_fill(standing != leader, -1), count)
-        others = source.masked_fill(standing == leader, -1)
-        crowd = torch.bincount(others[others >= 0], minlength=count) > 0
-        mixed = centre_share * centre + (1 - centre_share) * mean_cells(cells, others, count)
-        tokens = torch.where(crowd[:, None], mixed, centre)
+    weight = None if fits or centre_share is None else _mixed(source, standing == leader, count, centre_share)
+    tokens = mean_cells(cells, source, count, weight)
     return tokens, source.view(t, h, w)
+
+
+def _mixed(source: Tensor, central: Tensor, count: int, centre_share: float) -> Tensor:
+    """``[T, P]`` the weight of each cell in its token: those that are its centre share ``centre_share`` evenly, and the
+    others the rest. Without others the centre is the token."""
+    part = torch.where(source >= 0, 2 * source + (~central).long(), 2 * count)
+    number = torch.bincount(part.flatten(), minlength=2 * count + 1)
+    share = torch.tensor([centre_share, 1 - centre_share], device=number.device).repeat(count)
+    share[::2][number[1::2] == 0] = 1.0
+    return torch.cat([share / number[:-1].clamp(min=1), share.new_zeros(1)])[part]
 
 
 def _clustered(cells: Tensor, segments: Segments, count: int, neighbours: int) -> Tensor:
@@ -104,8 +108,8 @@ def _clustered(cells: Tensor, segments: Segments, count: int, neighbours: int) -
     share = apportion(torch.stack([before, (~static).sum(1)], 1).flatten(), count).view(t, 2)
     place = torch.arange(p, device=cells.device).expand(t, p)
     mean = mean_cells(cells, (where[:, None] * p + place).masked_fill(~static, -1), len(start) * p)
-    still = clusters(mean.view(-1, p, mean.shape[1]), segments.static, share[start, 0], neighbours)[where]
-    moving = clusters(cells, ~static, share[:, 1], neighbours)
+    still = density_peaks(mean.view(-1, p, mean.shape[1]), segments.static, share[start, 0], neighbours)[where]
+    moving = density_peaks(cells, ~static, share[:, 1], neighbours)
     frame = torch.where(static, start[where][:, None], torch.arange(t, device=cells.device)[:, None])
     centre = torch.where(static, still, moving)
     return torch.where(centre >= 0, frame * p + centre, -1)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vxl_lightning.compressors.pieces import cosines
+
 # Similarities are rounded to this step, so that cells that did not change tie although float32 says 0.9999999 of one
 # and 1.0000001 of another.
 SIMILARITY_STEP = 1e-6
@@ -11,8 +13,16 @@ SIMILARITY_STEP = 1e-6
 
 @torch.no_grad()
 def similarity(a: Tensor, b: Tensor) -> Tensor:
-    """Cosine of ``a [..., D]`` and ``b [..., D]`` in float32, ``[...]``; that of a zero vector is zero."""
-    return (F.cosine_similarity(a.float(), b.float(), dim=-1) / SIMILARITY_STEP).round() * SIMILARITY_STEP
+    """Cosine in float32 of cells; that of a zero vector is zero.
+
+    Args:
+        a: ``[..., T, H, W, D]``.
+        b: the same, or one cell a frame: ``[..., T, 1, 1, D]``.
+
+    Returns:
+        ``[..., T, H, W]`` float32.
+    """
+    return cosines(a, b).div_(SIMILARITY_STEP).round_().mul_(SIMILARITY_STEP)
 
 
 def similarity_to_previous(features: Tensor, past: Tensor) -> Tensor:
@@ -25,14 +35,15 @@ def similarity_to_previous(features: Tensor, past: Tensor) -> Tensor:
     Returns:
         ``[..., T, H, W]`` float32; minus infinity in a video's first frame, which is like nothing before it.
     """
-    before = torch.cat([past[..., -1:, :, :, :], features], dim=-4)
-    after_another = similarity(before[..., 1:, :, :, :], before[..., :-1, :, :, :])
+    after_another = similarity(features[..., 1:, :, :, :], features[..., :-1, :, :, :])
     if past.shape[-4]:
-        return after_another
+        first = similarity(features[..., :1, :, :, :], past[..., -1:, :, :, :])
+        return torch.cat([first, after_another], -3)
     return F.pad(after_another, (0, 0, 0, 0, 1, 0), value=-torch.inf)
 
 
 def least(score: Tensor, count: Tensor) -> Tensor:
     """Bool ``[..., H, W]``: in every frame of ``score`` its ``count [...]`` lowest cells, the earliest among equals."""
-    rank = score.flatten(-2).argsort(dim=-1, stable=True).argsort(dim=-1)
-    return (rank < count[..., None]).view(score.shape)
+    order = score.flatten(-2).argsort(dim=-1, stable=True)
+    first = torch.arange(order.shape[-1], device=order.device) < count[..., None]
+    return torch.zeros_like(first).scatter(-1, order, first).view(score.shape)

@@ -13,8 +13,9 @@ from vxl_temporal.frames import FrameCompressor, FrameState, at_home
 
 GROUP = 4
 
-REFERENCE = (0, 1, 2, 1)
-"""How many frames before it the frame lies that each of a group is compared with; the first is kept whole."""
+COMPARED = ((1, 1, 2), (2, 2, 4))
+"""With how many frames before it a frame is compared, the first of a group that is, and from how many frames on again.
+The first frame of a group is kept whole."""
 
 
 class TemporalTokenMerging(FrameCompressor):
@@ -65,15 +66,18 @@ class TemporalTokenMerging(FrameCompressor):
         return [cells, *(share + (frame < over) for frame in range(GROUP - 1))]
 
     def compress_frames(self, grid: VideoGrid, state: FrameState) -> tuple[Tensor, Tensor]:
-        _, t, h, w, _ = grid.shape
-        device = grid.features.device
-        frame = torch.arange(t, device=device)
-        of_group = (state.seen + frame) % GROUP
-        before = torch.cat([state.past, grid.features], 1)
-        reference = state.past.shape[1] + frame - torch.tensor(REFERENCE, device=device)[of_group]
-        similar = similarity(grid.features, before[:, reference])
+        b, t, h, w, _ = grid.shape
+        device, past = grid.features.device, state.past.shape[1]
+        frames = torch.cat([state.past, grid.features], 1) if past else grid.features
+        similar = torch.zeros(b, t, h, w, device=device)
+        for lag, place, every in COMPARED:
+            first = (place - state.seen) % every
+            of_them = similar[:, first::every]
+            before = frames[:, past + first - lag :: every][:, : of_them.shape[1]]
+            of_them.copy_(similarity(grid.features[:, first::every], before))
+        of_group = (state.seen + torch.arange(t, device=device)) % GROUP
         kept = torch.tensor(self._kept(h * w), device=device)[of_group]
-        return grid.features, at_home(least(similar, kept.expand(similar.shape[:2])))
+        return grid.features, at_home(least(similar, kept.expand(b, t)))
 
     @classmethod
     def get_test_params(cls) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.compressors.base import budget_tokens
+from vxl_lightning.compressors.density import density_peaks
 from vxl_lightning.compressors.per_video import mean_cells
 from vxl_lightning.tokens import VideoGrid
 from vxl_temporal.change import least, similarity, similarity_to_previous
-from vxl_temporal.density_peaks import density_peaks
 from vxl_temporal.frames import FrameCompressor, FrameState
 
 SALIENCES = ("importance", "novelty")
@@ -24,10 +24,10 @@ class CausalTemporalReduction(FrameCompressor):
     tokens go to the static cells and the rest to the dynamic ones (so neither gets more than it has cells).
 
     - Dynamic cells: the most salient are kept unchanged, the others dropped.
-    - Static cells: clustered by density peaks (`vxl_temporal.density_peaks`), as many clusters as tokens, each cell
-      going to its nearest centre. A token is ``centre_weight`` times its centre plus the rest times the mean of the
-      cluster, its centre included, and stands at its centre's place. Where the static cells are too few to be due a
-      token, they are dropped.
+    - Static cells: clustered by density peaks (`density_peaks`), as many clusters as tokens, each cell going to its
+      nearest centre. A token is ``centre_weight`` times its centre plus the rest times the mean of the cluster, its
+      centre included, and stands at its centre's place. Where the static cells are too few to be due a token, they are
+      dropped.
 
     Tokens of a frame stay in the order of their places. What is remembered is the previous frame.
 
@@ -89,7 +89,14 @@ class CausalTemporalReduction(FrameCompressor):
         unsalient = (-self._salience(grid, similar)).masked_fill(static, torch.inf)
         dynamic = least(unsalient, tokens - for_static)
         cells = grid.features.flatten(0, 1).flatten(1, 2)  # [B * T, H * W, D]
-        home = density_peaks(cells, static.view(b * t, h * w), for_static.flatten(), self.config.neighbours)
+        home = density_peaks(
+            cells,
+            static.view(b * t, h * w),
+            for_static.flatten(),
+            self.config.neighbours,
+            unit=True,
+            counts_itself=False,
+        )
         cell = torch.arange(h * w, device=home.device)
         home = torch.where(dynamic.view_as(home), cell, home)
 

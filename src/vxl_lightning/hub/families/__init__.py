@@ -1,0 +1,1 @@
+"""One family of models a file; a file's ``FAMILY`` serves every ``model_type`` it names."""

@@ -1,0 +1,173 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tests.evaluation.toy import Sayer, Toy
+
+from vxl_lightning.data.decoding import write_video
+from vxl_lightning.errors import UserError
+from vxl_lightning.evaluation.asking import Ledger, ask
+from vxl_lightning.evaluation.base import Problem
+from vxl_lightning.evaluation.config import EvaluationConfig
+from vxl_lightning.evaluation.replies import Replies, fingerprint
+from vxl_lightning.evaluation.runner import Chosen, run
+
+TABLES = ("results.parquet", "groups.parquet", "questions.parquet", "table.md")
+
+
+@pytest.fixture
+def toy(tmp_path):
+    folder = tmp_path / "data" / "toy"
+    folder.mkdir(parents=True)
+    Toy.miniature(folder)
+    for name in ("0.mp4", "1.mp4"):
+        frames = torch.randint(0, 256, (8, 3, 64, 64), generator=torch.Generator().manual_seed(int(name[0])))
+        write_video(folder / name, frames.to(torch.uint8), 4.0)
+    return Toy(Toy.Config(), folder)
+
+
+def config(tmp_path, **settings):
+    given = {"model": "m", "out": str(tmp_path / "out"), "fps": 2.0, "max_frames": 3} | settings
+    return EvaluationConfig(**given)
+
+
+def asked(toy, tmp_path, rows, **settings):
+    ledger = Ledger()
+    return ask(toy, toy.read().questions, rows, config(tmp_path, **settings), ledger), ledger
+
+
+def evaluate(toy, tmp_path, rows, out):
+    return run(config(tmp_path, out=str(tmp_path / out)), [Chosen("toy", toy, list(toy.read().questions), [])], rows)
+
+
+def test_every_row_answers_every_question_in_order(toy, tmp_path):
+    found, ledger = asked(toy, tmp_path, {"reference": Sayer("yes"), "other": Sayer("no")})
+    assert {name: [a.reply.text for a in row] for name, row in found.items()} == {
+        "reference": ["yes"] * 6, "other": ["no"] * 6,
+    }  # fmt: skip
+    assert [a.question.id for a in found["other"]] == list("012345")
+    assert found["other"][0].reply.counts == {"visual_tokens": 3}
+    assert (ledger.asked, ledger.known) == (12, 0) and 0 < ledger.model <= ledger.asking
+
+
+def test_a_known_reply_is_not_asked_for_again(toy, tmp_path):
+    asked(toy, tmp_path, {"reference": Sayer("yes")})
+    again = Sayer("yes")
+    _, ledger = asked(toy, tmp_path, {"reference": again})
+    assert again.asked == [] and ledger.known == 6
+
+
+@pytest.mark.parametrize("changed", [{"fps": 1.0}, {"max_frames": 2}])
+def test_other_frames_are_asked_about_anew(toy, tmp_path, changed):
+    asked(toy, tmp_path, {"reference": Sayer("yes")})
+    again = Sayer("yes")
+    asked(toy, tmp_path, {"reference": again}, **changed)
+    assert len(again.asked) == 6
+
+
+def test_a_changed_video_is_asked_about_anew(toy, tmp_path):
+    asked(toy, tmp_path, {"reference": Sayer("yes")})
+    write_video(toy.folder / "1.mp4", torch.zeros(8, 3, 64, 64, dtype=torch.uint8), 4.0)
+    again = Sayer("yes")
+    asked(toy, tmp_path, {"reference": again})
+    assert len(again.asked) == 3
+
+
+@pytest.mark.parametrize("after", range(7))
+def test_killed_and_resumed_gives_the_tables_of_an_uninterrupted_run(toy, tmp_path, after):
+    evaluate(toy, tmp_path, {"reference": Sayer("yes"), "other": Sayer("no")}, "whole")
+    try:
+        evaluate(toy, tmp_path, {"reference": Sayer("yes", after), "other": Sayer("no", after)}, "killed")
+    except KeyboardInterrupt:
+        store = next((tmp_path / "killed" / "cache" / "replies").glob("*.jsonl"), None)
+        if store is not None:  # killed while it wrote the last line
+            store.write_text(store.read_text()[:-3])
+    evaluate(toy, tmp_path, {"reference": Sayer("yes"), "other": Sayer("no")}, "killed")
+    for name in TABLES:
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
+
+
+def test_a_damaged_video_costs_its_questions_with_the_reason_and_is_tried_again(toy, tmp_path):
+    healthy = (toy.folder / "1.mp4").read_bytes()
+    (toy.folder / "1.mp4").write_bytes(b"no video")
+    found, ledger = asked(toy, tmp_path, {"reference": Sayer("yes")})
+    assert [bool(a.failed) for a in found["reference"]] == [False, True] * 3
+    assert list(ledger.failed) == ["1.mp4"] and "cannot be decoded" in ledger.failed["1.mp4"]
+    (toy.folder / "1.mp4").write_bytes(healthy)
+    found, ledger = asked(toy, tmp_path, {"reference": Sayer("yes")})
+    assert not any(a.failed for a in found["reference"]) and ledger.known == 3
+
+
+def test_failed_questions_count_as_wrong_and_unparsed(toy, tmp_path):
+    import pyarrow.parquet as pq
+
+    (toy.folder / "1.mp4").write_bytes(b"no video")
+    out, _ = evaluate(toy, tmp_path, {"reference": Sayer("yes")}, "out")
+    (whole,) = [g for g in pq.read_table(out / "groups.parquet").to_pylist() if g["grouping"] == "all"]
+    assert (whole["n"], whole["mean"], whole["unparsed"], whole["failed"]) == (6, 0.5, 0.5, 3)
+    assert json.loads((out / "manifest.json").read_text())["failed_videos"].keys() == {"1.mp4"}
+
+
+def test_only_the_window_of_a_question_is_shown(toy, tmp_path):
+    class Watcher(Sayer):
+        def replies(self, shown, asked):
+            self.seen = shown.times
+            return super().replies(shown, asked)
+
+    watcher = Watcher("yes")
+    (one, *_) = toy.read().questions
+    ask(toy, [replace(one, window=(0.5, 1.5))], {"reference": watcher}, config(tmp_path, max_frames=9), Ledger())
+    assert watcher.seen == [0.5, 1.0]
+
+
+def test_likelihood_asks_the_question_alone_with_its_options(toy, tmp_path):
+    watcher = Sayer("no")
+    found, _ = asked(toy, tmp_path, {"reference": watcher}, answering="likelihood")
+    assert set(watcher.asked) == {"Is it?"}
+
+
+def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path):
+    from vxl_lightning.evaluation.answerer import Reply
+
+    store = Replies(tmp_path, "a")
+    store.add("1", Reply("one"))
+    store.add("2", Reply("zwei ü"))
+    store.path.write_bytes(store.path.read_bytes()[:-5])
+    store = Replies(tmp_path, "a")
+    assert "1" in store and "2" not in store
+    store.add("3", Reply("three"))
+    store = Replies(tmp_path, "a")
+    assert store["3"].text == "three" and "2" not in store
+
+
+def test_fingerprints_see_the_end_of_a_file(tmp_path):
+    a, b = tmp_path / "a", tmp_path / "b"
+    a.write_bytes(bytes(5_000_000))
+    b.write_bytes(bytes(4_999_999) + b"x")
+    assert fingerprint(a) != fingerprint(b)
+    b.write_bytes(a.read_bytes())
+    assert fingerprint(a) == fingerprint(b)
+
+
+def test_what_is_missing_is_recorded(toy, tmp_path):
+    problems = [Problem("toy.json[7]", "answer 'C' is none of its options")]
+    chosen = [Chosen("toy", toy, list(toy.read().questions), problems)]
+    out, _ = run(config(tmp_path), chosen, {"reference": Sayer("yes")})
+    (told,) = json.loads((out / "manifest.json").read_text())["problems"]["toy"]
+    assert told == "toy.json[7]: answer 'C' is none of its options (1 questions)"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model": ""}, "model is empty"),
+        ({"answering": "guess"}, "not one of generate, likelihood"),
+        ({"fps": 0}, "fps=0 must be above 0"),
+        ({"variants": {"a": {"compresor": "dtd"}}}, "unknown key 'compresor'"),
+        ({"variants": {"a": {"selector": "uniform"}}}, "give both"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        config(tmp_path, **settings).rows  # noqa: B018
