@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 NONE = "none"
 """As the name of a row's selector or cache: without the model's own."""
 
+PARTS = ("compressor", "selector", "cache")
+"""Kinds of plugins that a model is made of, and that a row may replace."""
+
 HUB = "hf:"
 """Beginning of a model's name that is a folder of Hugging Face's layout."""
 
@@ -77,6 +80,9 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant]) -> Fitted:
         "language_model": identity.language_model(beside),
         "config": loaded.config,
         "encoder": encoder.fingerprint(),
+        # Whoever edits a part of the model and asks again sees what the edited part answers.
+        "encoder_source": identity.plugin("encoder", loaded.encoder)["source"],
+        "plugins": {kind: identity.plugin(kind, spec) for kind in PARTS if (spec := loaded.config.get(kind))},
     }
     models = {name: _fitted(loaded.model, name, row) for name, row in rows.items()}
     found: dict[str, dict[str, Any]] = {}
@@ -128,7 +134,7 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
 
 def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:
     """What a row replaces, by kind."""
-    return {kind: spec for kind in ("compressor", "selector", "cache") if (spec := getattr(row, kind))}
+    return {kind: spec for kind in PARTS if (spec := getattr(row, kind))}
 
 
 def _hub(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:

@@ -51,16 +51,7 @@ SCHEMA = pa.schema(
 SCORES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
     **{
         name: lambda r, name=name: r.get(name)  # type: ignore[misc]
-        for name in (
-            "exact",
-            "generated",
-            "chosen",
-            "carried",
-            "recalled",
-            "read",
-            "iou",
-            *(f"r@{x}" for x in OVERLAPS),
-        )
+        for name in (*JUDGED, "iou", *REACHED)
     },
     "chance": lambda r: 1 / len(r["choices"]),
     **{f"lost: {place}": lambda r, place=place: r["lost"] == place for place in PLACES},  # type: ignore[misc]
@@ -72,7 +63,7 @@ SUMMARY = (
     *(("when", s) for s in ("exact", "iou", "r@0.3", "r@0.5", "r@0.7")),
     *((task, s) for task in ("order", "count") for s in ("exact", "chosen")),
 )
-"""Columns of the summary: task and score."""
+"""Lines of the summary: task and score."""
 GRIDS = ((RETRIEVAL, "exact"), (RETRIEVAL, "recalled"), ("when", "iou"))
 """Depth by length tables that are printed; the report has all."""
 TITLES = {"iou": "m_tIoU"} | {f"r@{x}": f"R1@{x}" for x in OVERLAPS}

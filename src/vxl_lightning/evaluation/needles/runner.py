@@ -12,6 +12,7 @@ from vxl_lightning.ablation import identity
 from vxl_lightning.ablation.accounting import PeakMemory
 from vxl_lightning.data.synth import shapes
 from vxl_lightning.errors import UserError
+from vxl_lightning.evaluation import spans
 from vxl_lightning.evaluation.models import Fitted, fitted
 from vxl_lightning.evaluation.needles import asking, grid, haystack, plant, road
 from vxl_lightning.evaluation.needles.asking import Asked, Record
@@ -135,6 +136,6 @@ def _cannot(model: VideoLM, length: int, cells: tuple[int, int]) -> str:
 
 def _identity(own: Fitted, name: str) -> dict[str, Any]:
     """What a row's answers depend on, beside the haystack and what is planted in it."""
-    modules = (plant, road, asking, shapes)
+    modules = (plant, road, asking, shapes, spans)
     code = hashlib.sha256(b"".join(Path(str(m.__file__)).read_bytes() for m in modules)).hexdigest()[:16]
     return own.depends[name] | {"environment": identity.environment(), "needles": code}
