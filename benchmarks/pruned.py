@@ -28,7 +28,7 @@ from vxl_lightning.ablation.config import AblationConfig
 from vxl_lightning.ablation.execution import Silent, in_parallel, serially
 from vxl_lightning.ablation.plan import Places, make_plan
 from vxl_lightning.ablation.runner import store_of, threads_of
-from vxl_lightning.ablation.statistics import accuracies, compare
+from vxl_lightning.ablation.statistics import accuracies, answers_by_row, compare
 from vxl_lightning.ablation.tables import read_predictions
 from vxl_lightning.ablation.work import MODEL, PREDICTIONS, Context
 from vxl_lightning.config import load
@@ -126,7 +126,7 @@ def main() -> None:
     tests = [
         {"a": "video_instruct", "b": other, "task": c.task, "n": c.n, "difference": round(c.difference, 4), "p": c.p}
         for other in ("all", "random")
-        for c in compare(predictions, ("video_instruct", row.retention), (other, row.retention))
+        for c in compare(answers_by_row(predictions), ("video_instruct", row.retention), (other, row.retention))
         if c.task.startswith("all")
     ]
     print(json.dumps(tests, indent=1))

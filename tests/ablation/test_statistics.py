@@ -9,6 +9,7 @@ from scipy import stats
 from vxl_lightning.ablation.statistics import (
     PAIRED_TEST,
     accuracies,
+    answers_by_row,
     chances,
     clustered_mean,
     compare,
@@ -80,10 +81,11 @@ def test_chance_is_uniform_over_choices_and_majority_of_answers():
 def test_rows_are_compared_by_whole_videos(seeds):
     a, b = [1] * 12 + [0] * 4, [0] * 10 + [1, 1] + [0] * 4
     table = [row for s in seeds for row in answers("a", a, seed=s) + answers("b", b, seed=s)]
-    found = compare(table, ("a", 0.0625), ("b", 0.0625))[0]
+    found = compare(answers_by_row(table), ("a", 0.0625), ("b", 0.0625))[0]
     # Ten questions differ, two a video: five videos can be exchanged.
     assert found.test == PAIRED_TEST and found.p == pytest.approx(2 / 2**5)
     assert found.difference == pytest.approx(10 / 16)
+    assert compare(answers_by_row(table), ("b", 0.0625), ("a", 0.0625))[0] == found.turned()
 
 
 def test_read_outs_are_totalled_apart_from_answers():

@@ -171,3 +171,14 @@ def test_what_is_missing_is_recorded(toy, tmp_path):
 def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):
     with pytest.raises(UserError, match=message):
         config(tmp_path, **settings).rows  # noqa: B018
+
+
+@pytest.mark.parametrize(("longest", "given"), [(0, 0), (100, 100), (8, 32)])
+def test_a_benchmark_of_long_replies_is_given_room_for_them(toy, tmp_path, longest, given):
+    class Noting(Sayer):
+        def replies(self, shown, asked):
+            assert {one.max_new_tokens for one in asked} == {given}
+            return super().replies(shown, asked)
+
+    toy.longest_reply = longest
+    asked(toy, tmp_path, {"reference": Noting("yes")}, max_new_tokens=32)

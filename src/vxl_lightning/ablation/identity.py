@@ -19,14 +19,14 @@ _SHARED = (
 """Modules of this package that every result runs through. Plugins are hashed one by one."""
 
 
-def environment() -> dict[str, Any]:
-    """Versions, shared code and kind of device."""
+def environment(more: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Versions, shared code and kind of device; ``more`` names further modules that a result runs through."""
     import torch
 
     from vxl_lightning.reporting.manifest import versions
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"versions": versions(), "code": _shared_code(), "device": device}
+    return {"versions": versions(), "code": _code(_SHARED + more), "device": device}
 
 
 def plugin(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
@@ -79,13 +79,13 @@ def language_model(folder: Path) -> str:
 
 
 @cache
-def _shared_code() -> str:
+def _code(names: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name in _SHARED:
+    for name in names:
         module = import_module(f"vxl_lightning.{name}")
         assert module.__file__ is not None
         path = Path(module.__file__)
-        files = sorted(path.parent.glob("*.py")) if path.name == "__init__.py" else [path]
+        files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
         for file in files:
             digest.update(file.name.encode() + file.read_bytes())
     return digest.hexdigest()[:16]

@@ -4,8 +4,8 @@ The table is question level: one row per (variant, retention, seed, question), w
 `PREDICTION_COLUMNS`. The mathematics of the tests is scipy's.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,6 +90,10 @@ class Comparison:
     p: float
     test: str
 
+    def turned(self) -> "Comparison":
+        """Row ``b`` against row ``a``."""
+        return replace(self, a=self.b, b=self.a, difference=-self.difference)
+
 
 def clustered_mean(values: Array, clusters: Sequence[str]) -> tuple[float, float]:
     """Mean of ``values [n]`` and its cluster-robust standard error.
@@ -130,7 +134,8 @@ def sign_flip(differences: Array, clusters: Sequence[str], resamples: int = 9999
     return float(test.pvalue)
 
 
-def _by_row(predictions: Iterable[dict[str, Any]]) -> dict[Row, list[dict[str, Any]]]:
+def answers_by_row(predictions: Iterable[dict[str, Any]]) -> dict[Row, list[dict[str, Any]]]:
+    """The table, row by row."""
     rows: dict[Row, list[dict[str, Any]]] = {}
     for p in predictions:
         rows.setdefault((p["variant"], p["retention"]), []).append(p)
@@ -175,7 +180,7 @@ def _scores(predictions: list[dict[str, Any]], task: str) -> _Scores:
 def accuracies(predictions: Sequence[dict[str, Any]]) -> list[Accuracy]:
     """Accuracy of every row on every task and on all together."""
     result = []
-    for (variant, retention), answers in _by_row(predictions).items():
+    for (variant, retention), answers in answers_by_row(predictions).items():
         for task in tasks_of(answers):
             s = _scores(answers, task)
             mean, se = clustered_mean(s.value.mean(1), s.videos)
@@ -203,14 +208,16 @@ def chances(predictions: Sequence[dict[str, Any]]) -> list[Chance]:
     return result
 
 
-def compare(predictions: Sequence[dict[str, Any]], a: Row, b: Row) -> list[Comparison]:
+def compare(rows: Mapping[Row, list[dict[str, Any]]], a: Row, b: Row) -> list[Comparison]:
     """Paired tests of row ``a`` against row ``b``, per task and over all.
 
     Per-question means over the seeds, with `sign_flip`: questions of one video share its footage and its tokens, so
     whole videos are exchanged. No correction for the number of comparisons is made; a reader who scans many
     should make one.
+
+    Args:
+        rows: `answers_by_row`.
     """
-    rows = _by_row(predictions)
     result = []
     for task in tasks_of(rows[a]):
         x, y = _scores(rows[a], task), _scores(rows[b], task)

@@ -21,7 +21,9 @@ from vxl_lightning.ablation.statistics import (
     PAIRED_TEST,
     Chance,
     Comparison,
+    Row,
     accuracies,
+    answers_by_row,
     chances,
     compare,
 )
@@ -68,11 +70,11 @@ class RowInfo:
     gain_previous: float | None = None
 
 
-def results(rows: Sequence[RowInfo], predictions: Records) -> Records:
+def results(rows: Sequence[RowInfo], predictions: Records, comparisons: Sequence[Comparison]) -> Records:
     """One record per row and task: accuracy with its errors, chance, costs, and tests against the baselines."""
     chance = {c.task: c for c in chances(predictions)}
     info = {(r.variant, r.retention): r for r in rows}
-    tests = {(c.a, c.b, c.task): c for c in all_comparisons(rows, predictions)}
+    tests = {(c.a, c.b, c.task): c for c in comparisons}
     records = []
     for a in accuracies(predictions):
         row = info[a.variant, a.retention]
@@ -88,12 +90,15 @@ def results(rows: Sequence[RowInfo], predictions: Records) -> Records:
 
 def all_comparisons(rows: Sequence[RowInfo], predictions: Records) -> list[Comparison]:
     """Every row against every other row of its budget and against the uncompressed one."""
-    found = []
-    for a in rows:
-        for b in rows:
-            if a is not b and (a.retention == b.retention or b.role == "uncompressed"):
-                found += compare(predictions, (a.variant, a.retention), (b.variant, b.retention))
-    return found
+    by_row, tested = answers_by_row(predictions), dict[tuple[Row, Row], list[Comparison]]()
+    for i, a in enumerate(rows):
+        for b in rows[i + 1 :]:
+            if a.retention == b.retention or "uncompressed" in (a.role, b.role):
+                one, other = (a.variant, a.retention), (b.variant, b.retention)
+                tested[one, other] = compare(by_row, one, other)
+                tested[other, one] = [c.turned() for c in tested[one, other]]
+    names = [((a.variant, a.retention), (b.variant, b.retention), b.role) for a in rows for b in rows]
+    return [c for a, b, role in names if a[1] == b[1] or role == "uncompressed" for c in tested.get((a, b), [])]
 
 
 def write_predictions(path: Path, predictions: Records) -> None:
@@ -112,7 +117,8 @@ def write_tables(out: Path, rows: Sequence[RowInfo], predictions: Records) -> Re
     Returns:
         The records of ``results.parquet``.
     """
-    records = results(rows, predictions)
+    comparisons = all_comparisons(rows, predictions)
+    records = results(rows, predictions, comparisons)
     write_predictions(out / "predictions.parquet", predictions)
     pq.write_table(pa.Table.from_pylist(records), out / "results.parquet")
     compared = [
@@ -120,7 +126,7 @@ def write_tables(out: Path, rows: Sequence[RowInfo], predictions: Records) -> Re
             "a": c.a[0], "a_retention": c.a[1], "b": c.b[0], "b_retention": c.b[1], "task": c.task,
             "n": c.n, "difference": c.difference, "p": c.p, "test": c.test,
         }
-        for c in all_comparisons(rows, predictions)
+        for c in comparisons
     ]  # fmt: skip
     pq.write_table(pa.Table.from_pylist(compared), out / "comparisons.parquet")
     header, body = layout(records, chances(predictions))

@@ -5,10 +5,11 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from vxl_lightning.cli.tables import print_whole
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import TaskID
-    from rich.table import Table
 
     from vxl_lightning.ablation.cells import Step, Store
     from vxl_lightning.ablation.plan import Plan
@@ -63,7 +64,7 @@ def _describe(console: "Console", plan: "Plan", store: "Store", workers: int) ->
             steps = [*step.upstream(), *([row.measure] if seed == min(row.evaluate) else [])]
             shown = " → ".join(f"{s.kind}{' ✓' if store.done(s) else ''}" for s in steps)
             table.add_row(row.name, f"{row.retention:.4g}", str(row.tokens), str(seed), shown)
-    _print_whole(console, table)
+    print_whole(console, table)
     everything = [*plan.steps, *plan.measurements]
     left = [s for s in everything if not store.done(s)]
     cached = len(everything) - len(left)
@@ -99,18 +100,9 @@ def _show(console: "Console", out: Any) -> None:
         column.justify = "right"
     for row in body:
         table.add_row(*row)
-    _print_whole(console, table)
+    print_whole(console, table)
     console.print(caption(records), style="dim")
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
-
-
-def _print_whole(console: "Console", table: "Table") -> None:
-    """A table in its full width, whatever the terminal's: a wrapped row of numbers cannot be read."""
-    for column in table.columns:
-        column.no_wrap = True
-    needed = console.measure(table, options=console.options.update(max_width=1000)).maximum
-    # `console.print` never goes beyond the console's own width.
-    type(console)(file=console.file, width=max(console.width, needed)).print(table, crop=False)
 
 
 class _Bars:

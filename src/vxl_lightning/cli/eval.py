@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from vxl_lightning.cli.tables import print_whole
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -111,7 +113,7 @@ def _show(console: "Console", out: Any, ledger: "Ledger") -> None:
         column.justify = "right"
     for row in body:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    print_whole(console, table)
     for video, reason in list(ledger.failed.items())[:SHOWN]:
         console.print(f"[yellow]not shown[/] {escape(video)}: {escape(reason)}", soft_wrap=True)
     share = f", {ledger.model / ledger.asking:.0%} of the time inside the model" if ledger.asked else ""

@@ -9,8 +9,6 @@ if TYPE_CHECKING:
     from vxl_lightning.evaluation.needles.grid import Table as Cells
     from vxl_lightning.evaluation.needles.runner import Result
 
-WIDTH = 160
-
 
 def run(args: argparse.Namespace) -> int:
     """Plant, look, ask and print."""
@@ -54,26 +52,26 @@ def _show(console: "Console", result: "Result") -> None:
 
     from vxl_lightning.evaluation.needles.grid import GRIDS, TITLES, costs, depth_by_length, summary, why_not
 
-    if not console.is_terminal:  # a file has room for a whole grid
-        console.width = max(console.width, WIDTH)
     for row in dict.fromkeys(g["row"] for g in result.grid):
         console.print(f"\n[bold]{escape(row)}[/]")
-        console.print(_table(summary(result.grid, row)))
+        _print(console, summary(result.grid, row))
         for task, score in GRIDS:
             if any((g["row"], g["task"], g["score"]) == (row, task, score) for g in result.grid):
                 console.print(f"{task}, {TITLES.get(score, score)}", style="dim")
-                console.print(_table(depth_by_length(result.grid, row, task, score)))
+                _print(console, depth_by_length(result.grid, row, task, score))
     for reason in why_not(result.records):
         console.print(f"[yellow]does not fit[/] {escape(reason)}", soft_wrap=True)
     console.print("\n[bold]costs[/], medians of a haystack and all its questions")
-    console.print(_table(costs(result.costs)))
+    _print(console, costs(result.costs))
     console.print(f"{result.looked:,} haystacks looked at, {result.known:,} known before", style="dim")
     console.print(f"results: {result.out}, with needle.md, needle.png and needle.html", soft_wrap=True)
 
 
-def _table(cells: "Cells") -> "object":
+def _print(console: "Console", cells: "Cells") -> None:
     from rich.markup import escape
     from rich.table import Table
+
+    from vxl_lightning.cli.tables import print_whole
 
     header, body = cells
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
@@ -81,4 +79,4 @@ def _table(cells: "Cells") -> "object":
         column.justify = "right"
     for line in body:
         table.add_row(*(escape(cell) for cell in line))
-    return table
+    print_whole(console, table)

@@ -30,10 +30,12 @@ class Asked:
         prompt: everything that is said after the video.
         choices: the allowed replies where one of them must be given: they are scored by likelihood and nothing is
             generated; empty for a generated reply.
+        max_new_tokens: longest generated reply; 0 leaves it to the answerer.
     """
 
     prompt: str
     choices: Sequence[str] = ()
+    max_new_tokens: int = 0
 
 
 @dataclass(frozen=True)

@@ -127,7 +127,8 @@ def _asked(benchmark: Benchmark, question: Question, shown: Shown, config: Evalu
     """A question as it is put to a model: the benchmark's prompt, or the question alone where options are scored."""
     if config.answering == "likelihood" and question.options:
         return Asked(question.text, question.options)
-    return Asked(benchmark.prompt(question, shown.times))
+    longest = max(config.max_new_tokens, benchmark.longest_reply) if benchmark.longest_reply else 0
+    return Asked(benchmark.prompt(question, shown.times), max_new_tokens=longest)
 
 
 def reply_text(benchmark: Benchmark, answered: Answered) -> str:

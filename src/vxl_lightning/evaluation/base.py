@@ -121,6 +121,7 @@ class Benchmark(ABC):
         origin: paper, repository and licence; which part of the official scorer is followed, and where ours differs.
         layout: the files that are read, as a user must lay them out under the data root, one a line.
         folder_name: the benchmark's folder under the data root.
+        longest_reply: tokens that a reply is given at least, where a right one is longer than a letter or a phrase.
         api_version: of this contract.
     """
 
@@ -128,6 +129,7 @@ class Benchmark(ABC):
     origin: ClassVar[str]
     layout: ClassVar[str]
     folder_name: ClassVar[str]
+    longest_reply: ClassVar[int] = 0
     api_version: ClassVar[str] = "1"
 
     @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,11 @@ class Eyes:
     encoder: Encoder
     seen: tuple[Shown, VideoGrid, dict[str, float]] | None = field(default=None, init=False)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return next((p.device for p in self.encoder.parameters()), torch.device("cpu"))
+
     def look(self, shown: Shown) -> tuple[VideoGrid, dict[str, float]]:
         """A video encoded, and the milliseconds of ``decode`` and ``encode``.
 
@@ -43,7 +48,7 @@ class Eyes:
         begun = time.perf_counter()
         for frames, _ in stream_frames(shown.path, shown.times, self.encoder.frame_size):
             decoded = time.perf_counter()
-            encoded = self.encoder(frames)
+            encoded = self.encoder(frames.to(self.device))
             features.append(encoded.features.float())
             if encoded.importance is not None:
                 importance.append(encoded.importance.float())
@@ -51,7 +56,7 @@ class Eyes:
             begun = time.perf_counter()
             spent["encode"] += (begun - decoded) * 1e3
         side = {"importance": torch.cat(importance)[None]} if importance else {}
-        seconds = torch.tensor([list(shown.times)], dtype=torch.float32)
+        seconds = torch.tensor([list(shown.times)], dtype=torch.float32, device=self.device)
         return VideoGrid.of(torch.cat(features)[None], seconds, **side), spent
 
 
@@ -62,7 +67,7 @@ class VideoLMAnswerer(Answerer):
         model: the model.
         eyes: its encoder; one for all rows.
         depends: plain values that its replies depend on, beside versions and code.
-        max_new_tokens: longest generated reply.
+        max_new_tokens: longest generated reply, where a question does not say.
     """
 
     def __init__(self, model: VideoLM, eyes: Eyes, depends: dict[str, Any], max_new_tokens: int) -> None:
@@ -82,9 +87,8 @@ class VideoLMAnswerer(Answerer):
         for one in asked:
             projected, ms = shared or self._compressed(grid, one.prompt)
             steps = {"compress": ms / len(asked) if shared else ms}
-            found = answer_about(
-                self.model, projected, one.prompt, one.choices or None, self.max_new_tokens, steps, evidence=False
-            )
+            longest = one.max_new_tokens or self.max_new_tokens
+            found = answer_about(self.model, projected, one.prompt, one.choices or None, longest, steps, evidence=False)
             yield _reply(found, looking)
 
     @torch.no_grad()

@@ -5,12 +5,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from vxl_lightning import registry
 from vxl_lightning.ablation import identity
 from vxl_lightning.config import to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer
-from vxl_lightning.evaluation.config import EvaluatedVariant
+from vxl_lightning.evaluation.config import REFERENCE, EvaluatedVariant
 from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.language import language_model_folder
 
@@ -18,25 +20,64 @@ if TYPE_CHECKING:
     from vxl_lightning.encoders.base import Encoder
     from vxl_lightning.models.video_lm import VideoLM
 
+KINDS = ("compressor", "selector", "cache")
+"""What a row may put into a model."""
+
 NONE = "none"
 """As the name of a row's selector or cache: without the model's own."""
-
-PARTS = ("compressor", "selector", "cache")
-"""Kinds of plugins that a model is made of, and that a row may replace."""
 
 HUB = "hf:"
 """Beginning of a model's name that is a folder of Hugging Face's layout."""
 
 
-def answerers(model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+def answerers(
+    model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None = None
+) -> dict[str, Answerer]:
     """One for each row; what they share, weights and encoder, is there once.
+
+    Args:
+        model: ``hf:FOLDER``, or the folder of a `VideoLM`.
+        rows: what is put into it.
+        max_new_tokens: longest reply.
+        device: where it runs; None is the GPU where there is one.
 
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
     """
     if model.startswith(HUB):
-        return _hub(Path(model.removeprefix(HUB)), rows, max_new_tokens)
-    return _own(Path(model), rows, max_new_tokens)
+        from vxl_lightning.evaluation.hub import hub_answerers
+
+        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens, _place(device))
+    return _own(Path(model), rows, max_new_tokens, device)
+
+
+def answerer_from(
+    model: str, *, select: int = 0, max_new_tokens: int = 32, device: str | None = None, **settings: Any
+) -> Answerer:
+    """One model from ``key=value`` settings, as other harnesses give them.
+
+    Args:
+        model: as for `answerers`.
+        select: groups or tokens that the selector keeps.
+        max_new_tokens: longest reply.
+        device: as for `answerers`.
+        **settings: ``compressor``, ``selector`` and ``cache`` name plugins, ``compressor.KEY`` and so on are their
+            parameters; a plain ``KEY`` such as ``retention`` is one of the compressor's, or of the cache where there is
+            no compressor.
+
+    Raises:
+        UserError: see `answerers`; a parameter of a plugin that is not named.
+    """
+    parts = {kind: {"name": settings.pop(kind)} for kind in KINDS if kind in settings}
+    default = "compressor" if "compressor" in parts else "cache"
+    for key, value in settings.items():
+        kind, dot, name = key.partition(".")
+        kind, name = (kind, name) if dot else (default, key)
+        if kind not in parts:
+            raise UserError(f"{key}={value}: no {kind} is named that it could be a parameter of; add {kind}=NAME")
+        parts[kind][name] = value
+    row = EvaluatedVariant(**parts, select=select)
+    return answerers(model, {REFERENCE: row}, max_new_tokens, device)[REFERENCE]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +97,17 @@ class Fitted:
     fps: float | None
 
 
-def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant]) -> Fitted:
+def _place(device: str | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | None = None) -> Fitted:
     """Of a folder that ``vxl train`` or an ablation wrote.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        rows: by name.
+        device: as for `answerers`.
 
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
@@ -65,14 +115,14 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant]) -> Fitted:
     from vxl_lightning.models.pretrained import LANGUAGE_MODEL, load_pretrained
     from vxl_lightning.models.video_lm import VideoLM
 
-    loaded = load_pretrained(folder)
+    place, loaded = _place(device), load_pretrained(folder)
     if not isinstance(loaded.model, VideoLM):
         raise UserError(
             f"model={folder}: holds a compressor alone, which answers nothing; give a tuned VideoLM's folder"
         )
     if loaded.encoder is None:
         raise UserError(f"model={folder}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
-    encoder = registry.build("encoder", loaded.encoder).eval()
+    encoder = registry.build("encoder", loaded.encoder).eval().to(place)
     spec = loaded.config["language_model"]
     beside = folder / LANGUAGE_MODEL if spec == LANGUAGE_MODEL else language_model_folder(spec)
     depends = {
@@ -82,9 +132,9 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant]) -> Fitted:
         "encoder": encoder.fingerprint(),
         # Whoever edits a part of the model and asks again sees what the edited part answers.
         "encoder_source": identity.plugin("encoder", loaded.encoder)["source"],
-        "plugins": {kind: identity.plugin(kind, spec) for kind in PARTS if (spec := loaded.config.get(kind))},
+        "plugins": {kind: identity.plugin(kind, spec) for kind in KINDS if (spec := loaded.config.get(kind))},
     }
-    models = {name: _fitted(loaded.model, name, row) for name, row in rows.items()}
+    models = {name: _fitted(loaded.model, name, row).to(place) for name, row in rows.items()}
     found: dict[str, dict[str, Any]] = {}
     for name, row in rows.items():
         parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
@@ -92,10 +142,12 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant]) -> Fitted:
     return Fitted(encoder, models, found, loaded.fps)
 
 
-def _own(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
+def _own(
+    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None
+) -> dict[str, Answerer]:
     from vxl_lightning.evaluation.embedded import Eyes, VideoLMAnswerer
 
-    own = fitted(folder, rows)
+    own = fitted(folder, rows, device)
     eyes = Eyes(own.encoder)
     return {n: VideoLMAnswerer(model, eyes, own.depends[n], max_new_tokens) for n, model in own.models.items()}
 
@@ -134,8 +186,4 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
 
 def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:
     """What a row replaces, by kind."""
-    return {kind: spec for kind in PARTS if (spec := getattr(row, kind))}
-
-
-def _hub(folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int) -> dict[str, Answerer]:
-    raise NotImplementedError
+    return {kind: spec for kind in KINDS if (spec := getattr(row, kind))}

@@ -42,10 +42,11 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
             f"data_root={config.data_root!r} is not a folder; give the one that holds a folder of each benchmark"
         )
     found: dict[str, Chosen] = {}
-    for given in config.benchmarks:
-        spec = {"name": given} if isinstance(given, str) else dict(given)
+    for one in config.benchmarks:
+        spec = {"name": one} if isinstance(one, str) else dict(one)
         cls, settings = registry.config("benchmark", spec)
-        name = spec["name"] if spec["name"] not in found else str(spec)
+        given = [f"{key}={value}" for key, value in spec.items() if key != "name"]
+        name = " ".join([spec["name"], *given])
         if name in found:
             raise UserError(f"benchmarks names {name} twice; give each once, or with other parameters")
         benchmark = cls(settings, _folder(cls, Path(config.data_root)))

@@ -31,6 +31,8 @@ def timed(spent: Spent, stage: str, work: Callable[[], R]) -> R:
     """What the work gives; its milliseconds are added to a stage's."""
     begun = time.perf_counter()
     found = work()
+    if torch.cuda.is_available():  # or the next stage would wait for this one
+        torch.cuda.synchronize()
     spent[stage] = spent.get(stage, 0.0) + (time.perf_counter() - begun) * 1e3
     return found
 
@@ -118,12 +120,15 @@ def watch(
         haystack: the video file.
         planted: which of its frames, and the needles that are drawn into them.
         encoder: at whose size of frames they are drawn.
-        models: of whose compressors; those that share one share what it gives.
+        models: of whose compressors, all on one device, where the encoder is too; those that share one share what it
+            gives.
         chunk: frames held at once.
 
     Raises:
         DecodeError: the haystack cannot be read.
     """
+    models = list(models)
+    device = models[0].device
     watchers = {m.compressor: _Streamed(m) if streams(m) else _Whole(m) for m in models}
     spent: Spent = defaultdict(float)
     length, done = planted.cell.length, 0
@@ -133,9 +138,9 @@ def watch(
     while done < length:
         frames, _ = timed(spent, "decode", lambda: next(chunks))
         timed(spent, "plant", lambda frames=frames, done=done: plant_into(frames, done, planted.needles))  # type: ignore[misc]
-        encoded = timed(spent, "encode", lambda frames=frames: encoder(frames))  # type: ignore[misc]
+        encoded = timed(spent, "encode", lambda frames=frames: encoder(frames.to(device)))  # type: ignore[misc]
         side = {} if encoded.importance is None else {"importance": encoded.importance.float()[None]}
-        times = seconds[done : done + len(frames)].float()[None]
+        times = seconds[done : done + len(frames)].float()[None].to(device)
         grid = VideoGrid.of(encoded.features.float()[None], times, **side)
         done += len(frames)
         for watcher in watchers.values():

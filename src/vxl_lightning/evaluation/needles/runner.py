@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from vxl_lightning.ablation import identity
 from vxl_lightning.ablation.accounting import PeakMemory
 from vxl_lightning.data.synth import shapes
@@ -101,14 +99,15 @@ def _look(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each row answers about a planted haystack, and what it cost."""
     why = {name: _cannot(own.models[name], planted.cell.length, own.encoder.grid) for name in names}
+    device = own.models[names[0]].device
     able = {name: own.models[name] for name in names if not why[name]}
-    with PeakMemory(torch.device("cpu")) as watching:
+    with PeakMemory(device) as watching:
         seen = road.watch(hay, planted, own.encoder, able.values()) if able else {}
     for name in names:
         asked, milliseconds, peak = Asked(), dict[str, float](), watching.mib
         if name in able:
             watched = seen[able[name].compressor]
-            with PeakMemory(torch.device("cpu")) as answering:
+            with PeakMemory(device) as answering:
                 asked = asking.ask(able[name], watched, planted, hay.fps, most)
             milliseconds, peak = watched.spent | _added(watched.spent, asked.spent), max(peak, answering.mib)
         else:
