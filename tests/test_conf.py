@@ -7,6 +7,7 @@ import pytest
 from vxl_lightning import config
 from vxl_lightning.ablation.config import AblationConfig, parse_variants
 from vxl_lightning.evaluation.config import EvaluationConfig
+from vxl_lightning.evaluation.needles.config import NeedleEvaluationConfig
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
@@ -18,7 +19,7 @@ def schema_of(file: Path) -> type:
 
     head = file.read_text().splitlines()[0]
     commands: dict[str, type] = {"vxl ablate": AblationConfig, "vxl data synth": SynthConfig, "vxl train": TrainConfig}
-    commands["vxl eval"] = EvaluationConfig
+    commands["vxl eval"] = NeedleEvaluationConfig if "kind: needles" in file.read_text() else EvaluationConfig
     (schema,) = [s for command, s in commands.items() if command in head]
     return schema
 
@@ -28,7 +29,7 @@ def test_it_parses_and_its_first_line_names_its_command(file: Path) -> None:
     settings = config.load(schema_of(file), [file])
     if isinstance(settings, AblationConfig):
         assert {"none", "random", "pool"} < set(parse_variants(settings.variants))
-    if isinstance(settings, EvaluationConfig):
+    if isinstance(settings, EvaluationConfig | NeedleEvaluationConfig):
         assert set(settings.rows) > {"reference"}
 
 

@@ -46,7 +46,7 @@ def load(schema: type[T], files: Sequence[str | Path] = (), overrides: Sequence[
     """
     config = _unlocked(OmegaConf.structured(schema))
     for file in files:
-        config = _merge(schema, config, _read(Path(file)), str(file))
+        config = _merge(schema, config, read(file), str(file))
     for override in overrides:
         config = _merge(schema, config, _dotted(override), f"override {override!r}")
     try:
@@ -120,7 +120,13 @@ def _unlocked(config: DictConfig) -> DictConfig:
     return config
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read(file: str | Path) -> dict[str, Any]:
+    """What a YAML file says, unchecked.
+
+    Raises:
+        UserError: no such file, not YAML, or not a mapping.
+    """
+    path = Path(file)
     if not path.is_file():
         raise UserError(
             f"configuration file {str(path)!r} does not exist; pass the path of a YAML file, such as one in conf/"

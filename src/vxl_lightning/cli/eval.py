@@ -1,4 +1,4 @@
-"""``vxl eval``: a model on benchmarks from local copies, resumable question by question."""
+"""``vxl eval``: a model on benchmarks from local copies, or on needles at length; resumable."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from vxl_lightning.evaluation.asking import Ledger
     from vxl_lightning.evaluation.runner import Chosen
 
-HELP = "evaluate a model on benchmarks from local copies"
+HELP = "evaluate a model on benchmarks from local copies, or on needles at length"
 SHOWN = 20
 """Problems that are printed of each benchmark; the manifest holds all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("conf", help="YAML file of the evaluation, such as conf/benchmarks.yaml")
+    parser.add_argument("conf", help="YAML file of the evaluation, such as conf/benchmarks.yaml or conf/needle.yaml")
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as model=hf:FOLDER max_frames=32")
     parser.add_argument("--data-root", metavar="DIR", help="folder of the benchmarks' folders (data_root=DIR)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
@@ -28,10 +28,14 @@ def run(args: argparse.Namespace) -> int:
     """Ask, judge and print; returns 2 where files are missing and ``allow_missing`` is not set."""
     from rich.console import Console
 
-    from vxl_lightning.config import load, to_yaml
+    from vxl_lightning.config import load, read, to_yaml
     from vxl_lightning.errors import UserError
     from vxl_lightning.evaluation.config import EvaluationConfig
 
+    if read(args.conf).get("kind") == "needles":
+        from vxl_lightning.cli import needles
+
+        return needles.run(args)
     given = [f"data_root={args.data_root}"] if args.data_root else []
     config = load(EvaluationConfig, [args.conf], [*args.overrides, *given])
     console = Console()
@@ -53,9 +57,9 @@ def run(args: argparse.Namespace) -> int:
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()
-    with _bars(console) as bars:
-        ids = {c.name: bars.add_task(c.name, total=len(c.questions) * len(config.rows)) for c in chosen}
-        out, ledger = evaluate(config, chosen, tell=lambda name, done: bars.advance(ids[name], done))
+    with bars(console) as progress:
+        ids = {c.name: progress.add_task(c.name, total=len(c.questions) * len(config.rows)) for c in chosen}
+        out, ledger = evaluate(config, chosen, tell=lambda name, done: progress.advance(ids[name], done))
     _show(console, out, ledger)
     return 0
 
@@ -79,7 +83,8 @@ def _describe(console: "Console", chosen: "list[Chosen]") -> int:
     return sum(p.questions for c in chosen for p in c.problems)
 
 
-def _bars(console: "Console") -> Any:
+def bars(console: "Console") -> Any:
+    """Progress with the time that is left."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -11,7 +11,7 @@ from vxl_lightning import __version__
 COMMANDS = {
     "train": "train a compressor by masked reconstruction, or tune a video language model",
     "ablate": "compare compressors: variants x budgets x seeds, with tables and a report",
-    "eval": "evaluate a model on benchmarks from local copies",
+    "eval": "evaluate a model on benchmarks from local copies, or on needles at length",
     "ask": "ask a question about any video file",
     "convert": "read a released checkpoint of another project, and write one",
     "data": "make, prune, encode and verify datasets",

@@ -9,7 +9,7 @@ import functools
 import io
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -212,17 +212,19 @@ def write_torchcodec(path: Path, frames: Tensor, fps: float, crf: int) -> None:
     )
 
 
-def write_pyav(path: Path, frames: Tensor, fps: float, crf: int) -> None:
-    """H.264 by PyAV."""
+def write_pyav(path: Path, frames: Iterable[Tensor], fps: float, crf: int) -> None:
+    """H.264 by PyAV, of frames ``[3, h, w]`` one after another."""
     import av
 
     with av.open(str(path), "w", options=_FASTSTART) as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
-        stream.height, stream.width = frames.shape[2:]
         stream.pix_fmt = "yuv420p"
         stream.options = X264 | {"crf": str(crf), "preset": "medium"}
-        for image in frames.permute(0, 2, 3, 1).contiguous().numpy():
+        for number, image in enumerate(frames):
+            if number == 0:
+                stream.height, stream.width = image.shape[1:]
+            pixels = image.permute(1, 2, 0).contiguous().numpy()
             # Converted here: what the encoder converts by itself now and then differs in a bit, under load.
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

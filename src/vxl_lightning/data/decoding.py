@@ -8,7 +8,8 @@ abandoned thread ends with its process; nothing in-process can stop it sooner.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +32,7 @@ from vxl_lightning.data.media import IndexedVideo, Media, Stills, frame_files, k
 from vxl_lightning.data.stills import StillsReader
 from vxl_lightning.errors import UserError
 
-__all__ = ["DecodeError", "Limits", "VideoInfo", "probe", "stream_frames", "write_video"]
+__all__ = ["DecodeError", "Limits", "VideoInfo", "probe", "stream_frames", "write_stream", "write_video"]
 
 _R = TypeVar("_R")
 
@@ -257,9 +258,31 @@ def write_video(path: str | Path, frames: Tensor, fps: float, *, crf: int = 18, 
     if frames.shape[2] % 2 or frames.shape[3] % 2:
         raise UserError(f"write_video: H.264 needs even height and width, got {tuple(frames.shape[2:])}; crop it")
     write = write_torchcodec if (backend or default_backend()) == "torchcodec" else write_pyav
+    with _writing(Path(path)) as temporary:
+        write(temporary, frames.cpu(), fps, crf)
+
+
+def write_stream(path: str | Path, frames: Iterable[Tensor], fps: float, *, crf: int = 18) -> None:
+    """As `write_video`, frame by frame through PyAV, so that a long video is never held.
+
+    Args:
+        path: where to; the file appears complete or not at all.
+        frames: uint8 RGB ``[3, h, w]``, at least one, all of one even h and w.
+        fps: frames a second.
+        crf: quality, lower is better (x264's constant rate factor).
+
+    Raises:
+        UserError: no H.264 encoder here.
+    """
+    with _writing(Path(path)) as temporary:
+        write_pyav(temporary, frames, fps, crf)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[Path]:
     try:
-        with published(Path(path)) as temporary:
-            write(temporary, frames.cpu(), fps, crf)
+        with published(path) as temporary:
+            yield temporary
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(f"{path}: cannot write H.264 ({reason}); install an FFmpeg that has libx264") from None

@@ -1,5 +1,6 @@
 """What an evaluation asks, and of whom."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -38,6 +39,8 @@ class EvaluatedVariant:
 class EvaluationConfig:
     """An evaluation on benchmarks from local copies."""
 
+    kind: str = "benchmarks"
+    """``benchmarks``: which evaluation this file describes; ``needles`` is the other."""
     name: str = "Evaluation"
     """Title of the report."""
     out: str = "runs/evaluation"
@@ -89,11 +92,20 @@ class EvaluationConfig:
         Raises:
             UserError: an unknown key of a variant.
         """
-        known = EvaluatedVariant.__dataclass_fields__
-        rows = {REFERENCE: EvaluatedVariant()}
-        for name, values in self.variants.items():
-            given = {"compressor": values} if isinstance(values, str) else dict(values or {})
-            if strange := sorted(set(given) - set(known)):
-                raise UserError(f"variants.{name}: unknown key {strange[0]!r}; allowed: {', '.join(known)}")
-            rows[str(name)] = EvaluatedVariant(**given)
-        return rows
+        return parse_rows(self.variants)
+
+
+def parse_rows(variants: Mapping[str, Any]) -> dict[str, EvaluatedVariant]:
+    """Rows by name, the reference first.
+
+    Raises:
+        UserError: an unknown key of a variant.
+    """
+    known = EvaluatedVariant.__dataclass_fields__
+    rows = {REFERENCE: EvaluatedVariant()}
+    for name, values in variants.items():
+        given = {"compressor": values} if isinstance(values, str) else dict(values or {})
+        if strange := sorted(set(given) - set(known)):
+            raise UserError(f"variants.{name}: unknown key {strange[0]!r}; allowed: {', '.join(known)}")
+        rows[str(name)] = EvaluatedVariant(**given)
+    return rows

@@ -1,7 +1,7 @@
 """From ``model=...`` and the rows of an evaluation to those who answer."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.language import language_model_folder
 
 if TYPE_CHECKING:
+    from vxl_lightning.encoders.base import Encoder
     from vxl_lightning.models.video_lm import VideoLM
 
 KINDS = ("compressor", "selector", "cache")
@@ -43,12 +44,11 @@ def answerers(
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if model.startswith(HUB):
         from vxl_lightning.evaluation.hub import hub_answerers
 
-        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens, place)
-    return _own(Path(model), rows, max_new_tokens, place)
+        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens, _place(device))
+    return _own(Path(model), rows, max_new_tokens, device)
 
 
 def answerer_from(
@@ -80,35 +80,76 @@ def answerer_from(
     return answerers(model, {REFERENCE: row}, max_new_tokens, device)[REFERENCE]
 
 
-def _own(
-    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: torch.device
-) -> dict[str, Answerer]:
-    """Of a saved `VideoLM`: all rows share its language model, projector and encoder."""
-    from vxl_lightning.evaluation.embedded import Eyes, VideoLMAnswerer
-    from vxl_lightning.models.pretrained import load_pretrained
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A saved `VideoLM` as the rows of an evaluation: they share its language model, projector and encoder.
+
+    Attributes:
+        encoder: of frames.
+        models: by row.
+        depends: by row, plain values that its answers depend on, beside versions and code.
+        fps: frames a second of the videos it was trained on, or None where that was not recorded.
+    """
+
+    encoder: "Encoder"
+    models: dict[str, "VideoLM"]
+    depends: dict[str, dict[str, Any]]
+    fps: float | None
+
+
+def _place(device: str | None) -> torch.device:
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | None = None) -> Fitted:
+    """Of a folder that ``vxl train`` or an ablation wrote.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        rows: by name.
+        device: as for `answerers`.
+
+    Raises:
+        UserError: no such model, an unknown plugin, or a row that this model cannot be.
+    """
+    from vxl_lightning.models.pretrained import LANGUAGE_MODEL, load_pretrained
     from vxl_lightning.models.video_lm import VideoLM
 
-    loaded = load_pretrained(folder)
+    place, loaded = _place(device), load_pretrained(folder)
     if not isinstance(loaded.model, VideoLM):
         raise UserError(
             f"model={folder}: holds a compressor alone, which answers nothing; give a tuned VideoLM's folder"
         )
     if loaded.encoder is None:
         raise UserError(f"model={folder}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
-    encoder = registry.build("encoder", loaded.encoder).eval().to(device)
+    encoder = registry.build("encoder", loaded.encoder).eval().to(place)
+    spec = loaded.config["language_model"]
+    beside = folder / LANGUAGE_MODEL if spec == LANGUAGE_MODEL else language_model_folder(spec)
     depends = {
         "weights": identity.language_model(folder),
-        "language_model": identity.language_model(language_model_folder(loaded.config["language_model"])),
+        "language_model": identity.language_model(beside),
         "config": loaded.config,
         "encoder": encoder.fingerprint(),
+        # Whoever edits a part of the model and asks again sees what the edited part answers.
+        "encoder_source": identity.plugin("encoder", loaded.encoder)["source"],
+        "plugins": {kind: identity.plugin(kind, spec) for kind in KINDS if (spec := loaded.config.get(kind))},
     }
-    eyes = Eyes(encoder)
-    made: dict[str, Answerer] = {}
+    models = {name: _fitted(loaded.model, name, row).to(place) for name, row in rows.items()}
+    found: dict[str, dict[str, Any]] = {}
     for name, row in rows.items():
-        model = _fitted(loaded.model, name, row).to(device)
         parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
-        made[name] = VideoLMAnswerer(model, eyes, depends | {"row": to_plain(row), "parts": parts}, max_new_tokens)
-    return made
+        found[name] = depends | {"row": to_plain(row), "parts": parts}
+    return Fitted(encoder, models, found, loaded.fps)
+
+
+def _own(
+    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None
+) -> dict[str, Answerer]:
+    from vxl_lightning.evaluation.embedded import Eyes, VideoLMAnswerer
+
+    own = fitted(folder, rows, device)
+    eyes = Eyes(own.encoder)
+    return {n: VideoLMAnswerer(model, eyes, own.depends[n], max_new_tokens) for n, model in own.models.items()}
 
 
 def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":

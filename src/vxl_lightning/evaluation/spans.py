@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-__all__ = ["as_span", "find_span", "temporal_iou"]
+__all__ = ["as_span", "find_moment", "find_span", "temporal_iou"]
 
 Span = tuple[float, float]
 
@@ -47,6 +47,11 @@ def find_span(reply: str) -> Span | None:
     joined = ((a, b) for a, b in pairwise(moments) if _BETWEEN.fullmatch(reply[a[2] : b[1]]))
     pair = next(joined, None) or (tuple(moments) if len(moments) == 2 else None)
     return None if pair is None else as_span(pair[0][0], pair[1][0])
+
+
+def find_moment(reply: str) -> float | None:
+    """The first moment in a reply, in seconds."""
+    return next((seconds for seconds, _, _ in _moments(reply)), None)
 
 
 def as_span(begin: object, end: object) -> Span | None:

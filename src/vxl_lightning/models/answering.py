@@ -85,7 +85,7 @@ def answer_about(
         check_length(model, len(prefix.embeds) if memory is None else memory.position, question, max_new_tokens)
         scores: dict[str, float] | None = None
         if choices is None:
-            text = _timed(spent, "answer", lambda: _generate(model, prefix, memory, question, max_new_tokens))
+            text = _timed(spent, "answer", lambda: generated(model, prefix, memory, question, max_new_tokens))
         else:
             scores = found = _timed(spent, "answer", lambda: _scores(model, prefix, memory, question, choices))
             text = max(found, key=lambda choice: found[choice])
@@ -105,7 +105,8 @@ def _scores(
     return dict(zip(choices, found.tolist(), strict=True))
 
 
-def _generate(model: "VideoLM", prefix: Prefix, memory: Memory | None, question: str, max_new_tokens: int) -> str:
+def generated(model: "VideoLM", prefix: Prefix, memory: Memory | None, question: str, max_new_tokens: int) -> str:
+    """What a model says by itself, greedily, after a prefix or after what is remembered of it."""
     if memory is not None:
         return model.layout.chat.decode(generate(model, memory, question, max_new_tokens))
     asked: Tensor = model.embedding(model.ids(model.layout.chat.question(question)))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -23,6 +24,30 @@ def choice_scores(
     choices: Sequence[Sequence[Sequence[str]]],
 ) -> list[list[Tensor]]:
     """What `VideoLM.choice_scores` gives, for questions laid out in rows."""
+    found = judged_choices(model, rows, questions, choices)
+    return [[torch.stack([c.log_likelihood.sum() for c in of]) for of in asked] for asked in found]
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedChoice:
+    """A choice, token by token; where one choice is the beginning of another, their ends are judged too.
+
+    Attributes:
+        log_likelihood: ``[n]`` float32 of each token after those before it.
+        likeliest: ``[n]`` bool, whether no other token is likelier there.
+    """
+
+    log_likelihood: Tensor
+    likeliest: Tensor
+
+
+def judged_choices(
+    model: "VideoLM",
+    rows: Sequence[Row],
+    questions: Sequence[Sequence[str]],
+    choices: Sequence[Sequence[Sequence[str]]],
+) -> list[list[list[JudgedChoice]]]:
+    """Every choice of every question of every video, all in one pass."""
     trees, wanted = [], []
     for row in rows:
         tree, paths = [row.root], []
@@ -36,20 +61,22 @@ def choice_scores(
             paths.append((row.video, i, followed))
         trees.append(tree)
         wanted.append(paths)
-    found: list[list[Tensor]] = [[torch.empty(0)] * len(asked) for asked in questions]
+    found: list[list[list[JudgedChoice]]] = [[[] for _ in asked] for asked in questions]
     if not any(wanted):
         return found
     packed = pack(trees, model.embedding)
-    at = [  # every place whose next token matters, once
+    ends = [  # every place whose next token matters, once
         (b, packed.last[b][s]) for b, tree in enumerate(trees) for s in range(1, len(tree))
     ]
-    place = {key: i for i, key in enumerate(at)}
-    where = model.ids([b for b, _ in at]), model.ids([p for _, p in at])
+    place = {key: i for i, key in enumerate(ends)}
+    where = model.ids([b for b, _ in ends]), model.ids([p for _, p in ends])
     table = model.logits(model.hidden(packed, memories(rows))[where]).float().log_softmax(-1)
+    best = table.argmax(-1)
     for b, of_tree in enumerate(wanted):
         for video, i, followed in of_tree:
-            scores = [torch.stack([table[place[b, packed.last[b][s]], t] for s, t in path]).sum() for path in followed]
-            found[video][i] = torch.stack(scores)
+            for path in followed:
+                at, said = model.ids([place[b, packed.last[b][s]] for s, _ in path]), model.ids([t for _, t in path])
+                found[video][i].append(JudgedChoice(table[at, said], best[at] == said))
     return found
 
 

@@ -75,24 +75,18 @@ def ask(
     generator: torch.Generator,
 ) -> list[Question]:
     """What, colour and when about up to `ABOUT` needles each, order from two on, those of ``about_all``; shuffled."""
-    questions = [_count(needles) if which == "count" else _exists(needles, generator) for which in about_all]
+    questions = [count(needles) if which == "count" else _exists(needles, generator) for which in about_all]
     starts = tuple(f"{i * group / fps:g} s" for i in range(num_frames // group))
 
     def picked() -> list[Needle]:
         return [needles[i] for i in torch.randperm(len(needles), generator=generator)[:ABOUT].tolist()]
 
-    questions += [
-        Question("what", f"What shape is the {n.colour} object?", n.shape, SHAPES, _span(n, fps)) for n in picked()
-    ]
-    questions += [
-        Question("colour", f"What colour is the {n.shape}?", n.colour, tuple(COLOURS), _span(n, fps)) for n in picked()
-    ]
-    questions += [
-        Question("when", f"When does the {n.colour} {n.shape} appear?", starts[n.frame // group], starts, _span(n, fps))
-        for n in picked()
-    ]
+    questions += [what(n, _span(n, fps)) for n in picked()]
+    questions += [colour(n, _span(n, fps)) for n in picked()]
+    questions += [when(n, starts[n.frame // group], starts, _span(n, fps)) for n in picked()]
     if len(needles) > 1:
-        questions.append(_order(needles, generator))
+        a, b = torch.randperm(len(needles), generator=generator)[:2].tolist()
+        questions.append(order(needles[a], needles[b]))
     return [questions[i] for i in torch.randperm(len(questions), generator=generator).tolist()]
 
 
@@ -100,14 +94,30 @@ def _span(needle: Needle, fps: float) -> tuple[float, float]:
     return needle.time, needle.time + 1 / fps
 
 
-def _count(needles: tuple[Needle, ...]) -> Question:
+def what(needle: Needle, span: tuple[float, float]) -> Question:
+    """Its shape, by its colour."""
+    return Question("what", f"What shape is the {needle.colour} object?", needle.shape, SHAPES, span)
+
+
+def colour(needle: Needle, span: tuple[float, float]) -> Question:
+    """Its colour, by its shape."""
+    return Question("colour", f"What colour is the {needle.shape}?", needle.colour, tuple(COLOURS), span)
+
+
+def when(needle: Needle, answer: str, choices: tuple[str, ...], span: tuple[float, float]) -> Question:
+    """Its time, as ``answer`` says it, by its colour and shape."""
+    return Question("when", f"When does the {needle.colour} {needle.shape} appear?", answer, choices, span)
+
+
+def count(needles: Sequence[Needle]) -> Question:
+    """How many there are."""
     return Question("count", "How many coloured shapes appear?", str(len(needles)), COUNTS, None)
 
 
-def _order(needles: tuple[Needle, ...], generator: torch.Generator) -> Question:
-    a, b = torch.randperm(len(needles), generator=generator)[:2].tolist()
-    text = f"Which came first, the {needles[a].shape} or the {needles[b].shape}?"
-    return Question("order", text, needles[min(a, b)].shape, (needles[a].shape, needles[b].shape), None)
+def order(a: Needle, b: Needle) -> Question:
+    """Which of two came first."""
+    text = f"Which came first, the {a.shape} or the {b.shape}?"
+    return Question("order", text, min(a, b, key=lambda n: n.frame).shape, (a.shape, b.shape), None)
 
 
 def _exists(needles: tuple[Needle, ...], generator: torch.Generator) -> Question:
