@@ -4,6 +4,7 @@ import json
 import re
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,11 +65,22 @@ def test_every_plugin_that_the_systems_name_is_there() -> None:
     )
 
 
-def test_the_page_on_parity_is_what_was_recorded() -> None:
-    spec = spec_from_file_location("parity_page", ROOT / "benchmarks" / "_parity_page.py")
+def written_from(results: str, script: str) -> tuple[Any, str]:
+    """What was recorded, and the page that a script of the benchmarks writes from it."""
+    spec = spec_from_file_location(script, ROOT / "benchmarks" / f"{script}.py")
     assert spec and spec.loader
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    recorded = json.loads((ROOT / "benchmarks" / "results" / "parity.json").read_text())
-    assert (DOCS / "parity.md").read_text() == module.page(recorded), "run benchmarks/parity.py; it writes both"
+    recorded = json.loads((ROOT / "benchmarks" / "results" / f"{results}.json").read_text())
+    return recorded, module.page(recorded)
+
+
+def test_the_page_that_compares_systems_is_what_was_recorded() -> None:
+    _, page = written_from("systems", "_systems_page")
+    assert (DOCS / "systems_compared.md").read_text() == page, "run benchmarks/_systems_page.py"
+
+
+def test_the_page_on_parity_is_what_was_recorded() -> None:
+    recorded, page = written_from("parity", "_parity_page")
+    assert (DOCS / "parity.md").read_text() == page, "run benchmarks/parity.py; it writes both"
     assert all(row["ok"] for row in recorded["comparisons"])
