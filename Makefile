@@ -12,6 +12,8 @@ PLUGINS := $(wildcard plugins/*/pyproject.toml)
 SETUP := $(VENV)/.setup-$(ACCEL)
 DEMO_PACKAGES := $(VENV)/.demo-packages-$(ACCEL)
 
+LMMS_EVAL := $(VENV)/.lmms-eval-$(ACCEL)
+
 .PHONY: setup demo-packages demo test lint types clean help
 
 help:  ## say what there is
@@ -29,6 +31,11 @@ $(SETUP): pyproject.toml $(CONSTRAINTS) $(PLUGINS)
 
 $(DEMO_PACKAGES): $(SETUP) constraints/demo.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/demo.txt
+	@touch $@
+
+# After everything else: it puts filelock back to a version that it works with.
+$(LMMS_EVAL): $(DEMO_PACKAGES) constraints/lmms_eval.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/lmms_eval.txt
 	@touch $@
 
 setup: $(SETUP)  ## make the environment
@@ -51,7 +58,7 @@ lint: $(SETUP)
 types: $(SETUP)
 	$(BIN)/mypy src
 
-test: lint types $(DEMO_PACKAGES)  ## ruff, strict types, pytest
+test: lint types $(DEMO_PACKAGES) $(LMMS_EVAL)  ## ruff, strict types, pytest
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 clean:  ## remove the environment and all runs
