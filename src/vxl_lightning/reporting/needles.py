@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+
+from vxl_lightning.reporting.page import write_page
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -75,13 +76,7 @@ def _number(value: float) -> str:
 
 def write_report(path: Path, name: str, found: Records) -> None:
     """One file that opens anywhere, offline: every score of every task, chosen from a list."""
-    from jinja2 import Environment, StrictUndefined
-    from plotly.offline import get_plotlyjs
-
-    source = resources.files("vxl_lightning.reporting").joinpath("needles.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True).from_string(source)
-    plotly_js = get_plotlyjs().replace("</script", "<\\/script")
-    path.write_text(template.render(name=name, plotly_js=plotly_js, plot=_plot(found)), encoding="utf-8")
+    write_page(path, "needles.html.jinja", name=name, plot=_plot(found))
 
 
 def _plot(found: Records) -> str:
