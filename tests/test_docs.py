@@ -80,6 +80,11 @@ def test_the_page_that_compares_systems_is_what_was_recorded() -> None:
     assert (DOCS / "systems_compared.md").read_text() == page, "run benchmarks/_systems_page.py"
 
 
+def test_the_page_on_costs_is_what_was_recorded() -> None:
+    _, page = written_from("compressors", "_costs_page")
+    assert (DOCS / "costs.md").read_text() == page, "run benchmarks/_costs_page.py"
+
+
 def test_the_page_on_parity_is_what_was_recorded() -> None:
     recorded, page = written_from("parity", "_parity_page")
     assert (DOCS / "parity.md").read_text() == page, "run benchmarks/parity.py; it writes both"
