@@ -65,20 +65,6 @@ def normalised(frames: Tensor, settings: Settings) -> Tensor:
     return frames.float().sub_(mean).div_(std)
 
 
-def framed(frames: Tensor, settings: Settings) -> Tensor:
-    """Every frame of one size, float32 ``[T, 3, h, w]``: what towers of fixed size take."""
-    if settings.video["do_resize"]:
-        size = settings.size("height+width", "shortest_edge")
-        height, width = frames.shape[-2:]
-        if "shortest_edge" in size:
-            short, long = size["shortest_edge"], int(size["shortest_edge"] * max(height, width) / min(height, width))
-            size = {"height": long, "width": short} if width <= height else {"height": short, "width": long}
-        frames = resized(frames, size["height"], size["width"], settings.mode)
-    if settings.video.get("do_center_crop"):
-        frames = cropped(frames, **settings.size("height+width", name="crop_size"))
-    return normalised(frames, settings)
-
-
 def whole_cells(
     height: int, width: int, side: int, fewest: int, most: int, frames: int = 1, counted: int = 1
 ) -> tuple[int, int]:

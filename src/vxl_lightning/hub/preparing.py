@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.errors import UserError
+from vxl_lightning.hub.frames import cropped, normalised, resized
 from vxl_lightning.hub.settings import Settings
 
 CLIP: Mapping[str, Any] = {
@@ -47,6 +48,7 @@ class Preparation(ABC):
         marks_kinds: the model is told which tokens are of pictures and videos.
 
     Attributes:
+        mode: the filter that frames are resized with.
         video: the token that stands for a video in a prompt.
         image: the token that stands for a picture.
     """
@@ -57,7 +59,7 @@ class Preparation(ABC):
     marks_kinds: ClassVar[bool] = False
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        self.settings, self.mode = settings, settings.mode
         video, image = self.marks
         self.video, self.image = settings.mark("video_token", video), settings.mark("image_token", image)
 
@@ -104,6 +106,30 @@ class Preparation(ABC):
                 "alike; give them the same number of frames and the same size, or ask one by one"
             )
         return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+class WholeFrames(Preparation):
+    """Frames that all come out of one size: what vision towers of a fixed size take."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.size = settings.size("height+width", "shortest_edge")
+        crops = settings.video.get("do_center_crop")
+        self.crop = settings.size("height+width", name="crop_size") if crops else None
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """float32 ``[T, 3, h, w]``: resized, to the shorter edge where that is told alone, cropped and normalised."""
+        if self.settings.video["do_resize"]:
+            height, width = frames.shape[-2:]
+            if short := self.size.get("shortest_edge"):
+                long = int(short * max(height, width) / min(height, width))
+                high, wide = (long, short) if width <= height else (short, long)
+            else:
+                high, wide = self.size["height"], self.size["width"]
+            frames = resized(frames, high, wide, self.mode)
+        if self.crop is not None:
+            frames = cropped(frames, **self.crop)
+        return normalised(frames, self.settings)
 
 
 def apart(times: Sequence[float]) -> float:

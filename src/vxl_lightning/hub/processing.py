@@ -97,7 +97,9 @@ def load_processing(folder: str | Path) -> Processing:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # files may be damaged in as many ways as there are libraries to read them
         line = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"model=hf:{folder}: its tokenizer cannot be read ({line}); fetch it again") from None
+        raise UserError(
+            f"model=hf:{folder}: its config.json or tokenizer cannot be read ({line}); fetch it again"
+        ) from None
     preparation = family_of_kind(config.model_type).preparation
     if preparation is None:
         raise UserError(f"model_type={config.model_type!r}: nothing here prepares its videos; give its family one")

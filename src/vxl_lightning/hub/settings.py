@@ -65,6 +65,14 @@ class Settings:
             raise self.wrong(name, found, "a positive whole number")
         return found
 
+    def told(self, name: str, otherwise: int) -> int:
+        """A positive whole number of prompts, or ``otherwise`` where the folder says nothing.
+
+        Raises:
+            UserError: it is none.
+        """
+        return otherwise if self.text.get(name) is None else self.number(name, self.text)
+
     def size(self, *allowed: str, name: str = "size") -> dict[str, int]:
         """A size by its edges; one number and a pair of them, as older folders have them, mean edges too.
 

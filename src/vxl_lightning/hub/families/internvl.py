@@ -6,16 +6,15 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vxl_lightning.hub.family import Family, Video, by_frame
-from vxl_lightning.hub.frames import framed
-from vxl_lightning.hub.preparing import CLIP, Preparation, Prepared
+from vxl_lightning.hub.preparing import CLIP, Prepared, WholeFrames
 from vxl_lightning.hub.settings import Settings
 
 
-class NumberedFrames(Preparation):
+class NumberedFrames(WholeFrames):
     """A line a frame: its number, and its cells between marks."""
 
     kinds: ClassVar[tuple[str, ...]] = ("InternVLVideoProcessor",)
-    defaults: ClassVar[Mapping[str, Any]] = CLIP | {"size": {"height": 384, "width": 384}}
+    defaults: ClassVar[Mapping[str, Any]] = {**CLIP, "size": {"height": 384, "width": 384}}
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -24,10 +23,10 @@ class NumberedFrames(Preparation):
         self.end = settings.mark("end_image_token", "</img>")
 
     def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
-        cells = self.settings.text.get("image_seq_length") or self.settings.config.image_seq_length
+        cells = self.settings.told("image_seq_length", self.settings.config.image_seq_length)
         shown = f"{self.start}{self.image * cells}{self.end}"
         text = "\n".join(f"Frame{number}: {shown}" for number in range(1, len(frames) + 1))
-        return Prepared(text, {"pixel_values": framed(frames, self.settings)})
+        return Prepared(text, {"pixel_values": self.pixels(frames)})
 
 
 class InternVL(Family):

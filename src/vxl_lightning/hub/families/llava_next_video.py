@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vxl_lightning.hub.family import Family, Video, by_frame
-from vxl_lightning.hub.frames import framed
-from vxl_lightning.hub.preparing import CLIP, Preparation, Prepared
+from vxl_lightning.hub.preparing import CLIP, Prepared, WholeFrames
 
 
-class CroppedFrames(Preparation):
+class CroppedFrames(WholeFrames):
     """The middle of every frame; its patches are pooled by ``spatial_pool_stride``."""
 
     kinds: ClassVar[tuple[str, ...]] = ("LlavaNextVideoVideoProcessor",)
-    defaults: ClassVar[Mapping[str, Any]] = CLIP | {
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **CLIP,
         "size": {"shortest_edge": 224},
         "default_to_square": False,
         "do_center_crop": True,
@@ -22,9 +22,9 @@ class CroppedFrames(Preparation):
     }
 
     def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
-        pixels = framed(frames, self.settings)
+        pixels = self.pixels(frames)
         config = self.settings.config
-        edge = (self.settings.text.get("patch_size") or config.vision_config.patch_size) * config.spatial_pool_stride
+        edge = self.settings.told("patch_size", config.vision_config.patch_size) * config.spatial_pool_stride
         height, width = pixels.shape[-2:]
         cells = (height // edge) * (width // edge)
         return Prepared(self.video * (len(frames) * cells), {"pixel_values_videos": pixels[None]})

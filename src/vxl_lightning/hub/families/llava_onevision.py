@@ -7,23 +7,21 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from vxl_lightning.hub.family import Family, Video, by_frame
-from vxl_lightning.hub.frames import framed
-from vxl_lightning.hub.preparing import CLIP, Preparation, Prepared
+from vxl_lightning.hub.preparing import CLIP, Prepared, WholeFrames
 
 
-class SquareFrames(Preparation):
+class SquareFrames(WholeFrames):
     """Frames of one size, whose patches are pooled 2 x 2; one placeholder more stands for the newline."""
 
     kinds: ClassVar[tuple[str, ...]] = ("LlavaOnevisionVideoProcessor",)
-    defaults: ClassVar[Mapping[str, Any]] = CLIP | {"size": {"height": 384, "width": 384}, "default_to_square": False}
+    defaults: ClassVar[Mapping[str, Any]] = {**CLIP, "size": {"height": 384, "width": 384}, "default_to_square": False}
 
     def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         vision = self.settings.config.vision_config
-        patches = self.settings.text.get("num_image_tokens") or (vision.image_size // vision.patch_size) ** 2
+        patches = self.settings.told("num_image_tokens", (vision.image_size // vision.patch_size) ** 2)
         side = -(-isqrt(patches) // 2)
-        return Prepared(
-            self.video * (len(frames) * side * side + 1), {"pixel_values_videos": framed(frames, self.settings)[None]}
-        )
+        text = self.video * (len(frames) * side * side + 1)
+        return Prepared(text, {"pixel_values_videos": self.pixels(frames)[None]})
 
 
 class LlavaOnevision(Family):

@@ -26,7 +26,8 @@ class Patches(Preparation):
     marks: ClassVar[tuple[str, str]] = ("<|video_pad|>", "<|image_pad|>")
     marks_kinds: ClassVar[bool] = True
     older: ClassVar[Mapping[str, str]] = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
-    defaults: ClassVar[Mapping[str, Any]] = CLIP | {
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **CLIP,
         "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28},
         "patch_size": 14,
         "temporal_patch_size": 2,
@@ -54,7 +55,7 @@ class Patches(Preparation):
         """Patches and how many there are in time, height and width."""
         if self.settings.video["do_resize"]:
             height, width = self.size(len(frames), *frames.shape[-2:])
-            frames = resized(frames, height, width, self.settings.mode)
+            frames = resized(frames, height, width, self.mode)
         cut, grid = patches(normalised(frames, self.settings), self.patch, self.merge, self.together)
         return {"pixel_values_videos": cut, "video_grid_thw": grid}
 

@@ -20,7 +20,8 @@ class TimedPatches(Patches):
 
     kinds: ClassVar[tuple[str, ...]] = ("Qwen3VLVideoProcessor",)
     older: ClassVar[Mapping[str, str]] = {}
-    defaults: ClassVar[Mapping[str, Any]] = HALF | {
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **HALF,
         "size": {"shortest_edge": 128 * 32 * 32, "longest_edge": 768 * 32 * 32},
         "patch_size": 16,
         "temporal_patch_size": 2,

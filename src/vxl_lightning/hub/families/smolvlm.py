@@ -26,7 +26,7 @@ class TimedFrames(Preparation):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("SmolVLMVideoProcessor",)
-    defaults: ClassVar[Mapping[str, Any]] = HALF | {"max_image_size": {"longest_edge": 364}, "resample": 1}
+    defaults: ClassVar[Mapping[str, Any]] = {**HALF, "max_image_size": {"longest_edge": 364}, "resample": 1}
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -38,7 +38,7 @@ class TimedFrames(Preparation):
         cells = (config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor) ** 2
         around = settings.mark("fake_image_token", "<fake_token_around_image>")
         whole = settings.mark("global_image_token", "<global-img>")
-        self.shown = f"{around}{whole}{self.image * (settings.text.get('image_seq_len') or cells)}{around}"
+        self.shown = f"{around}{whole}{self.image * settings.told('image_seq_len', cells)}{around}"
 
     def prompt(self, question: str) -> str:
         return f"<|im_start|>User: {self.video}{question}<end_of_utterance>\nAssistant:"
@@ -46,7 +46,7 @@ class TimedFrames(Preparation):
     def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         if self.settings.video["do_resize"]:
             for height, width in (self._first(*frames.shape[-2:]), (self.square, self.square)):
-                frames = resized(frames, height, width, self.settings.mode)
+                frames = resized(frames, height, width, self.mode)
         length = timedelta(seconds=int(round(len(times) * apart(times), 3)))
         text = (
             f"You are provided the following series of {in_words(len(times))} frames from a {length} [H:MM:SS] video.\n"

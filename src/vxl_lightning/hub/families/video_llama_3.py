@@ -23,7 +23,8 @@ class SharedPatches(Patches):
 
     kinds: ClassVar[tuple[str, ...]] = ("VideoLlama3VideoProcessor",)
     marks_kinds: ClassVar[bool] = False
-    defaults: ClassVar[Mapping[str, Any]] = HALF | {
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **HALF,
         "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28},
         "patch_size": 14,
         "temporal_patch_size": 1,
