@@ -10,6 +10,7 @@ import torch
 from tests.hub import tiny_families as tiny
 from tests.hub import tiny_processors
 from tests.hub.tiny_processors import processing, striped
+from tokenizers.processors import TemplateProcessing
 
 import vxl_lightning.hub
 from vxl_lightning.errors import UserError
@@ -29,6 +30,15 @@ def test_a_prompt_has_the_question_behind_the_video(name):
     assert ("mm_token_type_ids" in made) == name.startswith("qwen")
     if name.startswith("qwen"):
         assert torch.equal(made["mm_token_type_ids"] == 2, made["input_ids"] == tiny.VIDEO)
+
+
+@pytest.mark.parametrize(("template", "begins"), [("{v}", [1, 10]), ("<s>{v}", [1, 10])])
+def test_a_prompt_begins_once(template, begins):
+    made = processing("llava_next_video")
+    made.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    made.preparation.prompt = lambda question: template.format(v=f"{question} <video>")
+    ids = made([striped(2, 20, 30)], [TIMES[:2]], ["which ?"])["input_ids"][0]
+    assert ids[:2].tolist() == begins
 
 
 def test_smolvlm_has_a_template_of_its_own():

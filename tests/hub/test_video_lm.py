@@ -116,6 +116,14 @@ def test_the_command_asks_a_wrapped_model(video, monkeypatch, capsys):
     assert asked == [("hf:somewhere", {"name": "uniform", "retention": 0.5})]
 
 
+def test_the_command_asks_a_folder_from_beginning_to_end(video, tmp_path, capsys):
+    folder = tiny_processors.folder("smolvlm", tmp_path)
+    command = ["ask", f"hf:{folder}", video, "which shape ?", "--choices", "disk,ring"]
+    assert main([*command, "--compressor", "uniform", "--retention", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] in ("disk", "ring") and "grid tokens, " in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -10,7 +10,7 @@ from vxl_lightning.hub.family import family_of_kind
 from vxl_lightning.hub.processing import Processing
 from vxl_lightning.hub.settings import ALWAYS, Settings
 
-WORDS = "which shape what colour red blue disk ring star a ? ."
+WORDS = "which shape what colour red blue disk ring star a ? . A B C D"
 TEMPLATE = (
     "{% for m in messages %}{% for c in m['content'] %}"
     "{% if c['type'] == 'video' %}MARK{% else %} {{ c['text'] }}{% endif %}{% endfor %}{% endfor %} ."

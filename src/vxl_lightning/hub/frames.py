@@ -14,12 +14,10 @@ STEEPEST = 200
 
 
 def resized(frames: Tensor, height: int, width: int, mode: str) -> Tensor:
-    """Frames of another size, antialiased.
-
-    On the CPU bytes are mixed as bytes, as Pillow does; elsewhere as floats, then rounded.
+    """Frames of another size, antialiased; bytes are mixed as bytes, as Pillow and torchvision do on the CPU.
 
     Args:
-        frames: uint8 ``[T, 3, h, w]``.
+        frames: uint8 ``[T, 3, h, w]`` on the CPU.
         height: wanted.
         width: wanted.
         mode: ``bilinear``, ``bicubic``, ``lanczos`` or ``nearest-exact``.
@@ -34,13 +32,11 @@ def resized(frames: Tensor, height: int, width: int, mode: str) -> Tensor:
         return interpolate(frames, size, mode=mode)
     if mode == "lanczos":
         try:
-            return interpolate(frames.cpu(), size, mode=mode, antialias=True).to(frames.device)
+            return interpolate(frames, size, mode=mode, antialias=True)
         except (NotImplementedError, ValueError):
             # PyTorch before 2.13 has no such filter; the processors too take the nearest that there is.
             mode = "bicubic"
-    if frames.device.type == "cpu":
-        return interpolate(frames, size, mode=mode, antialias=True)
-    return interpolate(frames.float(), size, mode=mode, antialias=True).clamp_(0, 255).round_().to(torch.uint8)
+    return interpolate(frames, size, mode=mode, antialias=True)
 
 
 def cropped(frames: Tensor, height: int, width: int) -> Tensor:
@@ -59,7 +55,7 @@ def normalised(frames: Tensor, settings: Settings) -> Tensor:
     # Mean and deviation are those of bytes, so that a long video is gone through once less.
     unit = 1.0 / factor if settings.video["do_rescale"] else 1.0
     mean, std = (
-        torch.tensor(settings.video[name], dtype=torch.float32, device=frames.device).view(-1, 1, 1) * unit
+        torch.tensor(settings.video[name], dtype=torch.float32).view(-1, 1, 1) * unit
         for name in ("image_mean", "image_std")
     )
     return frames.float().sub_(mean).div_(std)

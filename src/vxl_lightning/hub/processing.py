@@ -38,14 +38,15 @@ class Processing:
             questions: the user's turns, each after its video.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` ``[B, L]``, and what the family's models take for videos.
+            ``input_ids`` and ``attention_mask`` ``[B, L]``, and what the family's models take for videos; on the CPU.
 
         Raises:
             UserError: a question that cannot be asked, videos that do not go together.
         """
         # Milliseconds: times as they are written stand a hair beside them in single precision.
         seconds = [[round(t, 3) for t in listed.tolist()] for listed in times]
-        ready = [self.preparation(*shown) for shown in zip(videos, seconds, strict=True)]
+        # On the CPU, where bytes are mixed as bytes: the same whatever the model runs on.
+        ready = [self.preparation(frames.cpu(), at) for frames, at in zip(videos, seconds, strict=True)]
         rows = [self._ids(question, video.text) for question, video in zip(questions, ready, strict=True)]
         length = max(map(len, rows))
         lead = [length - len(row) for row in rows]

@@ -14,8 +14,8 @@ from vxl_lightning.hub.settings import Settings
 class TimedPatches(Patches):
     """As Qwen2-VL's, but pixels are counted over the whole video, and a pair of frames stands behind its mean time.
 
-    The vision marks that the chat template writes stay around all of them, as transformers has it since 5.12; before,
-    and in the reference code, they gave way.
+    The vision marks that the chat template writes stay around all of them, as in transformers 5.17 to 5.24; they gave
+    way in 5.2.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("Qwen3VLVideoProcessor",)
