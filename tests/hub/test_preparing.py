@@ -9,6 +9,7 @@ from tests.hub import tiny_families as tiny
 from tests.hub.tiny_processors import preparation, striped
 
 from vxl_lightning.errors import UserError
+from vxl_lightning.hub.frames import resized
 
 TIMES = [1.0, 1.5, 2.25, 3.0, 61.5]
 SHOWN = "<fake_token_around_image><global-img><image><image><image><image><fake_token_around_image>"
@@ -104,6 +105,15 @@ def test_pairs_of_frames_are_told_apart_by_the_mean_of_their_steps():
 def test_a_single_frame_of_qwen3_is_shown_as_a_pair():
     made = preparation("qwen3_vl")(striped(1, 20, 30), [4.0])
     assert made.tensors["video_grid_thw"].tolist() == [[1, 4, 8]] and made.text.startswith("<4.0 seconds>")
+
+
+@pytest.mark.parametrize(("size", "first"), [((20, 30), (6, 8)), ((30, 20), (8, 6)), ((6, 90), (1, 8))])
+def test_frames_of_smolvlm_come_by_way_of_their_longest_edge(size, first):
+    # The shorter edge is rounded down, then made even: 5.3 is 5 and so 6; 0.5 is none and so 1.
+    said = {"size": {"longest_edge": 8}, "max_image_size": {"longest_edge": 16}}
+    made = preparation("smolvlm", video=said)(striped(2, *size), [0.0, 1.0])
+    twice = resized(resized(striped(2, *size), *first, "lanczos"), 16, 16, "lanczos")
+    assert torch.allclose(pixels(made)[0], twice / 127.5 - 1, atol=1e-5)
 
 
 def test_every_cell_of_videollama3_is_kept():

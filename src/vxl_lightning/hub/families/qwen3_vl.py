@@ -53,9 +53,7 @@ class TimedPatches(Patches):
         steps, rows, columns = made["video_grid_thw"][0].tolist()
         cells = self.start + self.video * (rows * columns // self.merge**2) + self.end
         groups = [times[i * self.together : (i + 1) * self.together] for i in range(steps)]
-        # The last frame is shown until its group is full.
-        ends = [group[-1] if len(group) == self.together else times[-1] for group in groups]
-        at = [(group[0] + end) / 2 for group, end in zip(groups, ends, strict=True)]
+        at = [(group[0] + group[-1]) / 2 for group in groups]
         return Prepared("".join(f"<{t:.1f} seconds>{cells}" for t in at), made)
 
 
