@@ -19,7 +19,9 @@ CHOICES = ["red", "red disk", "blue"]
 
 
 def wrapped(spec=None, **more):
-    return HubVideoLM(tiny.model("llava_next_video"), tiny_processors.Plain(), compressor=build(spec), **more)
+    return HubVideoLM(
+        tiny.model("llava_next_video"), tiny_processors.processing("llava_next_video"), compressor=build(spec), **more
+    )
 
 
 def test_an_answer_counts_what_reached_the_language_model():
@@ -33,19 +35,10 @@ def test_an_answer_counts_what_reached_the_language_model():
     assert answer.text == model.answer(FRAMES, TIMES, "which shape ?", max_new_tokens=3).text
 
 
-def test_the_processor_is_told_when_every_frame_is_shown_and_to_leave_none_out():
-    model = wrapped()
-    model.inputs(FRAMES, TIMES, "a")
-    (told,) = model.processor.told
-    (metadata,) = told["video_metadata"]
-    assert told["do_sample_frames"] is False and metadata.timestamps == TIMES.tolist()
-    assert metadata.sampled_fps == pytest.approx(2.0) and metadata.duration == pytest.approx(3.0)
-
-
 def test_a_choice_is_as_likely_as_the_whole_sequence_with_it_says():
     model = wrapped({"name": "uniform", "retention": 0.5})
     scores = model.answer(FRAMES, TIMES, "what colour ?", CHOICES).scores
-    words = model.processor.tokenizer
+    words = model.processing.tokenizer
     for choice in CHOICES:
         given = model.inputs(FRAMES, TIMES, "what colour ?")
         ids = torch.tensor(
@@ -92,10 +85,7 @@ def test_a_folder_that_holds_no_video_model_is_refused_before_it_is_read(tmp_pat
 
 
 @pytest.mark.parametrize("name", tiny.FAMILIES)
-def test_a_folder_of_every_family_answers_through_its_own_processor(name, tmp_path):
-    pytest.importorskip("torchvision")
-    if name == "smolvlm":
-        pytest.importorskip("num2words")
+def test_a_folder_of_every_family_answers(name, tmp_path):
     model = load_hub(f"hf:{tiny_processors.folder(name, tmp_path)}", compressor={"name": "uniform", "retention": 0.5})
     answer = model.answer(FRAMES, TIMES, "which shape ?", max_new_tokens=3)
     assert 0 < answer.counts["visual_tokens"] < answer.counts["grid_tokens"]
@@ -124,6 +114,14 @@ def test_the_command_asks_a_wrapped_model(video, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert said.splitlines()[0] in ("disk", "ring") and "24 grid tokens, 12 into the language model" in said
     assert asked == [("hf:somewhere", {"name": "uniform", "retention": 0.5})]
+
+
+def test_the_command_asks_a_folder_from_beginning_to_end(video, tmp_path, capsys):
+    folder = tiny_processors.folder("smolvlm", tmp_path)
+    command = ["ask", f"hf:{folder}", video, "which shape ?", "--choices", "disk,ring"]
+    assert main([*command, "--compressor", "uniform", "--retention", "0.5"]) == 0
+    said = capsys.readouterr().out
+    assert said.splitlines()[0] in ("disk", "ring") and "grid tokens, " in said
 
 
 @pytest.mark.parametrize(

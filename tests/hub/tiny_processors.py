@@ -1,13 +1,39 @@
-"""A processor of every family, around a tokenizer of a few words; and folders that hold model and processor."""
+"""What a folder of every family says about videos, around a tokenizer of a few words; and such folders whole."""
 
+import json
+from pathlib import Path
+
+import torch
 from tests.hub import tiny_families as tiny
 
-WORDS = "which shape what colour red blue disk ring star a ? ."
+from vxl_lightning.hub.family import family_of_kind
+from vxl_lightning.hub.processing import Processing
+from vxl_lightning.hub.settings import ALWAYS, Settings
+
+WORDS = "which shape what colour red blue disk ring star a ? . A B C D"
 TEMPLATE = (
     "{% for m in messages %}{% for c in m['content'] %}"
     "{% if c['type'] == 'video' %}MARK{% else %} {{ c['text'] }}{% endif %}{% endfor %}{% endfor %} ."
 )
-QWEN_MARK = "<|vision_start|><|video_pad|><|vision_end|>"
+CLIP = {"height": 16, "width": 16}
+QWEN = {"patch_size": 4, "merge_size": 2, "size": {"shortest_edge": 16, "longest_edge": 4096}}
+VIDEO = {
+    "qwen2_vl": {**QWEN, "temporal_patch_size": 2},
+    "qwen2_5_vl": {**QWEN, "temporal_patch_size": 2},
+    "qwen3_vl": {**QWEN, "temporal_patch_size": 2},
+    "qwen3_vl_moe": {**QWEN, "temporal_patch_size": 2},
+    "llava_onevision": {"size": CLIP},
+    "llava_next_video": {"size": {"shortest_edge": 16}, "crop_size": CLIP},
+    "smolvlm": {"size": {"longest_edge": 32}, "max_image_size": {"longest_edge": 16}},
+    "internvl": {"size": CLIP},
+    "video_llama_3": {**QWEN, "temporal_patch_size": 1},
+}
+TEXT = {
+    "llava_onevision": {"num_image_tokens": 16},
+    "llava_next_video": {"patch_size": 4},
+    "smolvlm": {"image_seq_len": 4},
+    "internvl": {"image_seq_length": 4},
+}
 
 
 def tokenizer(name):
@@ -38,73 +64,39 @@ def tokenizer(name):
     )  # fmt: skip
 
 
-def processor(name):
-    import transformers as t
-
-    words, clip = tokenizer(name), {"height": 16, "width": 16}
-    mark = QWEN_MARK if name.startswith("qwen") else "<|video_pad|>" if name == "video_llama_3" else "<video>"
-    more = {"tokenizer": words, "chat_template": TEMPLATE.replace("MARK", mark)}
-    size = {"shortest_edge": 16, "longest_edge": 4096}
-    if name in ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"):
-        patches = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2, "size": size}
-        kind, video = {
-            "qwen2_vl": (t.Qwen2VLProcessor, t.Qwen2VLVideoProcessor),
-            "qwen2_5_vl": (t.Qwen2_5_VLProcessor, t.Qwen2VLVideoProcessor),
-        }.get(name, (t.Qwen3VLProcessor, t.Qwen3VLVideoProcessor))
-        return kind(image_processor=t.Qwen2VLImageProcessor(**patches), video_processor=video(**patches), **more)
-    if name == "video_llama_3":
-        patches = {"patch_size": 4, "temporal_patch_size": 1, "merge_size": 2, "size": size}
-        return t.VideoLlama3Processor(
-            image_processor=t.VideoLlama3ImageProcessor(**patches),
-            video_processor=t.VideoLlama3VideoProcessor(**patches), **more,
-        )  # fmt: skip
-    if name == "llava_onevision":
-        return t.LlavaOnevisionProcessor(
-            image_processor=t.LlavaOnevisionImageProcessor(size=clip),
-            video_processor=t.LlavaOnevisionVideoProcessor(size=clip), num_image_tokens=16,
-            vision_feature_select_strategy="full", **more,
-        )  # fmt: skip
-    if name == "llava_next_video":
-        return t.LlavaNextVideoProcessor(
-            image_processor=t.LlavaNextImageProcessor(size={"shortest_edge": 16}, crop_size=clip),
-            video_processor=t.LlavaNextVideoVideoProcessor(size={"shortest_edge": 16}, crop_size=clip),
-            patch_size=4, vision_feature_select_strategy="default", **more,
-        )  # fmt: skip
-    if name == "internvl":
-        return t.InternVLProcessor(
-            image_processor=t.GotOcr2ImageProcessor(size=clip), video_processor=t.InternVLVideoProcessor(size=clip),
-            image_seq_length=4, **more,
-        )  # fmt: skip
-    edge = {"size": {"longest_edge": 16}, "max_image_size": {"longest_edge": 16}}
-    return t.SmolVLMProcessor(
-        image_processor=t.SmolVLMImageProcessor(**edge), image_seq_len=4,
-        video_processor=t.SmolVLMVideoProcessor(
-            **edge, video_sampling={"fps": 1, "max_frames": 64, "video_size": edge["size"]}
-        ), **more,
-    )  # fmt: skip
+def template(name):
+    if name.startswith("qwen"):
+        return TEMPLATE.replace("MARK", "<|vision_start|><|video_pad|><|vision_end|>")
+    return TEMPLATE.replace("MARK", "<|video_pad|>" if name == "video_llama_3" else "<video>")
 
 
-class Plain:
-    """What stands in for LLaVA-NeXT-Video's processor where torchvision, which that needs, is not installed."""
+def preparation(name, video=None, text=None, config=None):
+    """How frames are prepared, with some settings of one's own; ``{}`` leaves all to the family."""
+    kind = family_of_kind(name).preparation
+    said = VIDEO[name] if video is None else video
+    told = TEXT.get(name, {}) if text is None else text
+    config = tiny.model(name).config if config is None else config
+    settings = Settings(
+        Path("tiny"), {**ALWAYS, **kind.defaults, **said}, told, template(name), tokenizer(name), config
+    )
+    return kind(settings)
 
-    def __init__(self):
-        self.tokenizer, self.told = tokenizer("llava_next_video"), []
 
-    def apply_chat_template(self, messages, add_generation_prompt):
-        (message,) = messages
-        return "".join("<video>" if c["type"] == "video" else f" {c['text']}" for c in message["content"]) + " ."
-
-    def __call__(self, text, videos, **told):
-        import torch
-
-        self.told.append(told)
-        (frames,) = videos
-        ids = self.tokenizer(text[0].replace("<video>", "<video>" * (4 * len(frames))), return_tensors="pt")
-        pixels = torch.nn.functional.interpolate(frames.float() / 127.5 - 1, (16, 16))
-        return {**{k: ids[k] for k in ("input_ids", "attention_mask")}, "pixel_values_videos": pixels[None]}
+def processing(name, **settings):
+    made = preparation(name, **settings)
+    return Processing(made.settings.tokenizer, made)
 
 
 def folder(name, path):
+    """A folder as transformers writes it."""
     tiny.model(name).save_pretrained(path)
-    processor(name).save_pretrained(path)
+    tokenizer(name).save_pretrained(path)
+    (path / "chat_template.jinja").write_text(template(name))
+    (path / "processor_config.json").write_text(json.dumps({**TEXT.get(name, {}), "video_processor": VIDEO[name]}))
     return path
+
+
+def striped(frames, height, width):
+    """A video that everyone who counts can make: uint8 ``[T, 3, H, W]``."""
+    t, c, y, x = torch.meshgrid(*map(torch.arange, (frames, 3, height, width)), indexing="ij")
+    return ((t * 31 + c * 50 + y * 7 + x * 5) % 256).to(torch.uint8)

@@ -112,7 +112,7 @@ def hub_answerers(
             )
         known = {kind: identity.plugin(kind, spec) for kind, spec in parts.items()}
         made[name] = HubAnswerer(
-            HubVideoLM(base.model, base.processor, select=row.select, **built),
+            HubVideoLM(base.model, base.processing, select=row.select, **built),
             frames,
             depends | {"row": to_plain(row), "parts": known},
             max_new_tokens,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.errors import UserError
+from vxl_lightning.hub.preparing import Preparation
 
 _MODULES = (
     "qwen2_vl",
@@ -49,14 +50,14 @@ class Family(ABC):
 
     Traits:
         model_types: of the configurations that it serves.
-        processing: what its processor must be told so that it leaves a video whole.
+        preparation: how its models are shown a video; a family without one is given inputs that others prepared.
         placeholder: the configuration's name of the token that stands where a cell comes to stand.
         hears: arguments of the vision tower that say how large videos are, and what the model's own ``forward`` calls
             them: ``generate`` encodes videos before it calls ``forward``, which then is not told.
     """
 
     model_types: ClassVar[tuple[str, ...]]
-    processing: ClassVar[Mapping[str, Any]] = {}
+    preparation: ClassVar[type[Preparation] | None] = None
     placeholder: ClassVar[str] = "video_token_id"
     hears: ClassVar[Mapping[str, str]] = {}
 
@@ -96,9 +97,17 @@ def family_of(core: Any) -> Family:
     Raises:
         UserError: a model of no family that is known here.
     """
+    return family_of_kind(getattr(core.config, "model_type", None))
+
+
+def family_of_kind(kind: str | None) -> Family:
+    """The family by the ``model_type`` of a model.
+
+    Raises:
+        UserError: a model of no family that is known here.
+    """
     kinds = families()
-    kind = getattr(core.config, "model_type", None)
-    if kind not in kinds:
+    if kind is None or kind not in kinds:
         raise UserError(
             f"model_type={kind!r} is not a video model that can be wrapped; allowed: {', '.join(sorted(kinds))}; for "
             "another one write a vxl_lightning.hub.family.Family"

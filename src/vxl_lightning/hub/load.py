@@ -10,6 +10,7 @@ from vxl_lightning import registry
 from vxl_lightning.caches.base import LanguageShape
 from vxl_lightning.errors import UserError
 from vxl_lightning.hub.family import families, family_of
+from vxl_lightning.hub.processing import load_processing
 from vxl_lightning.hub.video_lm import HubVideoLM
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def load_hub(
     dtype: Any = "auto",
     device: str = "cpu",
 ) -> HubVideoLM:
-    """Read a model and its processor, and put methods between its vision and its language.
+    """Read a model and how it is shown videos, and put methods between its vision and its language.
 
     Nothing is fetched, and no code that lies in the folder is run. Methods with weights of their own begin untrained,
     so choose one that needs no training.
@@ -48,20 +49,17 @@ def load_hub(
     Raises:
         UserError: no such folder, a model of another kind, files that cannot be read, an unknown plugin.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     folder = Path(str(path).removeprefix(SCHEME))
     _kind(folder)
+    processing = load_processing(folder)
     try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
         model = AutoModelForImageTextToText.from_pretrained(
             folder, dtype=dtype, local_files_only=True, use_safetensors=True
         )
-    except ImportError as error:
-        needs = " ".join(line.strip() for line in str(error).splitlines() if line.strip()).split(". ")[0]
-        raise UserError(f"model={SCHEME}{folder}: {needs}; run: pip install 'vxl-lightning[hub]'") from None
-    except (OSError, ValueError) as error:
-        line = str(error).splitlines()[0]
+    except (ImportError, OSError, ValueError) as error:
+        line = next(line.strip() for line in str(error).splitlines() if line.strip())
         raise UserError(f"model={SCHEME}{folder}: cannot be read ({line}); fetch the whole folder again") from None
     model = model.to(device).eval()
     text_model = family_of(model.base_model).language_model(model.base_model)
@@ -76,7 +74,7 @@ def load_hub(
             log.warning("%s has weights, which nothing has trained for this model", type(part).__name__)
     return HubVideoLM(
         model,
-        processor,
+        processing,
         compressor=reduces,
         selector=None if selector is None else registry.build("selector", selector, dim=hidden),
         select=select,

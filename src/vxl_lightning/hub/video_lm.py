@@ -14,21 +14,19 @@ from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.errors import UserError
 from vxl_lightning.hub.boundary import Boundary, compressing
 from vxl_lightning.hub.family import family_of
+from vxl_lightning.hub.processing import Processing
 from vxl_lightning.hub.report import Report
 from vxl_lightning.models.answering import Answer
 from vxl_lightning.selectors.base import Selector
 from vxl_lightning.tokens import VideoTokens
 
-RATE = 1000.0
-"""Frames a second that processors are told: they count times in whole frames, and this makes those milliseconds."""
-
 
 class HubVideoLM:
-    """A model, its processor, and what stands between its vision and its language.
+    """A model, what makes its inputs, and what stands between its vision and its language.
 
     Args:
         model: of one of the families of `vxl_lightning.hub.families`, in evaluation mode.
-        processor: its own.
+        processing: makes its inputs, see `vxl_lightning.hub.processing`.
         compressor: None keeps every cell.
         selector: keeps frames, or tokens, of what the compressor gives.
         select: how many of them.
@@ -39,7 +37,7 @@ class HubVideoLM:
     def __init__(
         self,
         model: Any,
-        processor: Any,
+        processing: Processing,
         *,
         compressor: Compressor | None = None,
         selector: Selector | None = None,
@@ -47,7 +45,7 @@ class HubVideoLM:
         select_share: float = 0.0,
         cache: CacheCompressor | None = None,
     ) -> None:
-        self.model, self.processor = model, processor
+        self.model, self.processing = model, processing
         self.family = family_of(model.base_model)
         self.text_model = self.family.language_model(model.base_model)
         self.compressor, self.selector, self.cache = compressor, selector, cache
@@ -56,25 +54,16 @@ class HubVideoLM:
             if isinstance(part, nn.Module):
                 part.to(model.device).eval()
 
-    def inputs(self, frames: Tensor, times: Tensor, question: str) -> dict[str, Any]:
-        """What the model is given: the processor's, frames as they are and none left out.
+    def inputs(self, frames: Tensor, times: Tensor, question: str) -> dict[str, Tensor]:
+        """What the model is given: frames as they are, and none left out.
 
         Args:
             frames: uint8 RGB ``[T, 3, H, W]``.
             times: ``[T]`` ascending seconds.
             question: the user's turn, after the video.
         """
-        content = [{"type": "video"}, {"type": "text", "text": question}]
-        text = self.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
-        made = self.processor(
-            text=[text],
-            videos=[frames],
-            video_metadata=[_metadata(times)],
-            do_sample_frames=False,
-            return_tensors="pt",
-            **self.family.processing,
-        )
-        given = {k: v.to(self.model.device) if isinstance(v, Tensor) else v for k, v in made.items()}
+        made = self.processing([frames], [times], [question])
+        given = {name: tensor.to(self.model.device) for name, tensor in made.items()}
         return {k: v.to(self.model.dtype) if k.startswith("pixel_values") else v for k, v in given.items()}
 
     def compressing(self, times: Sequence[Tensor] | None = None) -> AbstractContextManager[Boundary]:
@@ -116,7 +105,11 @@ class HubVideoLM:
         given = self.inputs(frames, times, question)
         shown = [v.size[0] for v in self.family.videos(self.model.base_model, given)]
         if not shown:
-            raise UserError("the processor gave no video tokens; its chat template must have a place for a video")
+            name = self.family.placeholder
+            raise UserError(
+                f"{name}={getattr(self.model.config, name)} is no token of the prompt; config.json and the tokenizer "
+                "must belong together: fetch the whole folder again"
+            )
         spent["prepare"] = (time.perf_counter() - start) * 1e3
         start = time.perf_counter()
         # A frame of cells may be several of the video; it stands where the first of them does.
@@ -153,7 +146,7 @@ class HubVideoLM:
 
     def _choice_ids(self, choices: Sequence[str]) -> list[Tensor]:
         """``[1, n]`` of every choice, with the end of the answer where one is the beginning of another."""
-        words = self.processor.tokenizer
+        words = self.processing.tokenizer
         listed = [words.encode(choice, add_special_tokens=False) for choice in choices]
         if not all(listed):
             raise UserError(f"choices={list(choices)!r}: each must be at least one token; leave out empty ones")
@@ -162,7 +155,7 @@ class HubVideoLM:
         return [torch.tensor([ids], device=self.model.device) for ids in listed]
 
     def _decoded(self, ids: Tensor) -> str:
-        text: str = self.processor.tokenizer.decode(ids, skip_special_tokens=True)
+        text: str = self.processing.tokenizer.decode(ids, skip_special_tokens=True)
         return text.strip()
 
     def _answer(self, report: Report, text: str, scores: dict[str, float] | None, spent: dict[str, float]) -> Answer:
@@ -183,16 +176,6 @@ class HubVideoLM:
         tokens: VideoTokens = report.tokens[0]
         kept = torch.arange(len(tokens.features), device=tokens.features.device)
         return Answer(text, scores, None, tokens, kept, told, spent)
-
-
-def _metadata(times: Tensor) -> Any:
-    """Times of frames as processors read them."""
-    from transformers.video_utils import VideoMetadata
-
-    step = float(times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
-    total = max(round(len(times) * step * RATE), 1)
-    index = [round(t * RATE) for t in times.tolist()]
-    return VideoMetadata(total_num_frames=total, fps=RATE, duration=total / RATE, frames_indices=index)
 
 
 def _check(frames: Tensor, times: Tensor, choices: Sequence[str] | None) -> None:

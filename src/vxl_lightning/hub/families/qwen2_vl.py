@@ -1,9 +1,70 @@
 """Qwen2-VL and Qwen2.5-VL: a video's cells in one piece, each at a position of time, height and width (M-RoPE)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+from torch import Tensor
+
 from vxl_lightning.hub.family import Family, Video, by_grid, told
+from vxl_lightning.hub.frames import normalised, patches, resized, whole_cells
+from vxl_lightning.hub.preparing import CLIP, Preparation, Prepared, apart
+from vxl_lightning.hub.settings import Settings
+
+
+class Patches(Preparation):
+    """Frames near to their own size, in patches, of which ``merge_size`` squared become one cell.
+
+    Frames go together in pairs, the last one twice where their number is odd. Qwen2.5-VL is told how far apart in
+    seconds the pairs are.
+
+    Traits:
+        older: what edges of ``size`` are called in older folders.
+    """
+
+    kinds: ClassVar[tuple[str, ...]] = ("Qwen2VLVideoProcessor", "Qwen2_5_VLVideoProcessor")
+    marks: ClassVar[tuple[str, str]] = ("<|video_pad|>", "<|image_pad|>")
+    marks_kinds: ClassVar[bool] = True
+    older: ClassVar[Mapping[str, str]] = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+    defaults: ClassVar[Mapping[str, Any]] = {
+        **CLIP,
+        "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28},
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "merge_size": 2,
+        "max_video_tokens": 128000,
+    }
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.patch, self.merge = settings.number("patch_size"), settings.number("merge_size")
+        self.together = settings.number("temporal_patch_size")
+        edges = dict(settings.video["size"]) if isinstance(settings.video["size"], dict) else {}
+        edges |= {edge: settings.video[name] for edge, name in self.older.items() if name in settings.video}
+        self.fewest, self.most = (settings.number(edge, edges) for edge in ("shortest_edge", "longest_edge"))
+
+    def size(self, frames: int, height: int, width: int) -> tuple[int, int]:
+        """Height and width that frames get, bounded by their own pixels and, if asked for, the video's."""
+        side, most = self.patch * self.merge, self.most
+        if self.settings.video.get("cap_pixels_per_frame"):
+            every = int(self.settings.number("max_video_tokens") * side * side * 0.9)
+            most = max(min(most, every * self.together // frames), int(self.fewest * 1.05))
+        return whole_cells(height, width, side, self.fewest, most)
+
+    def pixels(self, frames: Tensor) -> dict[str, Tensor]:
+        """Patches and how many there are in time, height and width."""
+        if self.settings.video["do_resize"]:
+            height, width = self.size(len(frames), *frames.shape[-2:])
+            frames = resized(frames, height, width, self.mode)
+        cut, grid = patches(normalised(frames, self.settings), self.patch, self.merge, self.together)
+        return {"pixel_values_videos": cut, "video_grid_thw": grid}
+
+    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+        made = self.pixels(frames)
+        cells = int(made["video_grid_thw"].prod()) // self.merge**2
+        if self.settings.config.model_type == "qwen2_5_vl":
+            made["second_per_grid_ts"] = torch.tensor([self.together * apart(times)])
+        return Prepared(self.video * cells, made)
 
 
 class Qwen2VL(Family):
@@ -13,6 +74,7 @@ class Qwen2VL(Family):
     """
 
     model_types = ("qwen2_vl", "qwen2_5_vl")
+    preparation = Patches
     hears: ClassVar[Mapping[str, str]] = {"grid_thw": "video_grid_thw"}
 
     def vision(self, core: Any) -> Any:
