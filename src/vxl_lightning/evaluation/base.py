@@ -99,6 +99,8 @@ class Figure:
         n: questions, or bundles, that count.
         unit: ``accuracy`` in [0, 1], ``iou`` in [0, 1], or another word.
         headline: the figure that papers quote.
+        shares: question's id -> what it adds to ``value``, where that is a sum over questions, as a mean is: two rows
+            are then tested against each other on this very figure. Empty where it is none, and there is no test.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Figure:
     n: int
     unit: str = "accuracy"
     headline: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 class Benchmark(ABC):

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from vxl_lightning.ablation.statistics import clustered_mean, sign_flip
 from vxl_lightning.evaluation.asking import Answered, reply_text
-from vxl_lightning.evaluation.base import Benchmark, Judged
+from vxl_lightning.evaluation.base import Benchmark, Figure, Judged
 from vxl_lightning.evaluation.config import REFERENCE
 
 Records = list[dict[str, Any]]
@@ -49,18 +49,35 @@ def figures(answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark]) -> 
     """One record a row, benchmark and figure: its value and error, what is left of the reference's, and the test."""
     reference = {a.benchmark: a for a in answers if a.row == REFERENCE}
     base = {name: {f.name: f for f in benchmarks[name].figures(a.judged)} for name, a in reference.items()}
+    videos = {name: {j.question.id: j.question.video for j in a.judged} for name, a in reference.items()}
     records: Records = []
     for a in answers:
-        other = reference[a.benchmark]
-        p = None if a.row == REFERENCE else sign_flip(a.scores - other.scores, a.videos)
         for f in benchmarks[a.benchmark].figures(a.judged):
-            whole = base[a.benchmark][f.name].value
+            # A figure of some replies alone may not be there for the reference.
+            other = base[a.benchmark].get(f.name)
+            whole = math.nan if other is None else other.value
+            p = None if other is None or a.row == REFERENCE else tested(f, other, videos[a.benchmark])
             records.append(
                 {"row": a.row, "benchmark": a.benchmark, "figure": f.name}
-                | {k: v for k, v in asdict(f).items() if k != "name"}
+                | {k: getattr(f, k) for k in ("value", "se", "n", "unit", "headline")}
                 | {"retained": 100 * f.value / whole if whole else math.nan, "difference": f.value - whole, "p": p}
             )
     return records
+
+
+def tested(figure: Figure, reference: Figure, videos: Mapping[str, str]) -> float | None:
+    """p of the paired test of a figure against the reference's; None where it is no sum over the same questions.
+
+    Args:
+        figure: of a row.
+        reference: the same one of the reference.
+        videos: question's id -> its video; whole videos are exchanged.
+    """
+    ids = list(figure.shares)
+    if not ids or figure.shares.keys() != reference.shares.keys():
+        return None
+    differences = np.array([figure.shares[i] - reference.shares[i] for i in ids])
+    return sign_flip(differences * len(ids), [videos[i] for i in ids])
 
 
 def groups(answers: Sequence[Answers]) -> Records:
