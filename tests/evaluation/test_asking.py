@@ -7,8 +7,9 @@ from tests.evaluation.toy import Sayer, Toy
 
 from vxl_lightning.data.decoding import write_video
 from vxl_lightning.errors import UserError
-from vxl_lightning.evaluation.asking import Ledger, ask
-from vxl_lightning.evaluation.base import Problem
+from vxl_lightning.evaluation.answerer import Reply
+from vxl_lightning.evaluation.asking import Ledger, ask, reply_text
+from vxl_lightning.evaluation.base import Judgement, Problem
 from vxl_lightning.evaluation.config import EvaluationConfig
 from vxl_lightning.evaluation.replies import Replies, fingerprint
 from vxl_lightning.evaluation.runner import Chosen, run
@@ -127,9 +128,31 @@ def test_likelihood_asks_the_question_alone_with_its_options(toy, tmp_path):
     assert set(watcher.asked) == {"Is it?"}
 
 
-def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path):
-    from vxl_lightning.evaluation.answerer import Reply
+def test_options_of_one_text_are_scored_once_and_are_one_answer(toy, tmp_path):
+    """As MLVU and MVBench have them, whose right one of two is the last."""
 
+    class Strict(Sayer):
+        def replies(self, shown, asked):
+            for one in asked:
+                assert one.choices == ("no", "yes")
+                yield Reply("yes", scores={"no": -2.0, "yes": -1.0})
+
+    class Last(Toy):
+        def chosen(self, question, option):
+            return "ABC"[option]
+
+        def judge(self, question, reply):
+            return Judgement(float(reply == question.answer), reply)
+
+    benchmark = Last(toy.config, toy.folder)
+    some = zip(toy.read().questions, "BC", strict=False)
+    doubled = [replace(q, options=("no", "yes", "yes"), answer=a) for q, a in some]
+    settings = config(tmp_path, answering="likelihood")
+    found = ask(benchmark, doubled, {"reference": Strict("")}, settings, Ledger())["reference"]
+    assert [reply_text(benchmark, a) for a in found] == ["B", "C"]
+
+
+def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path):
     store = Replies(tmp_path, "a")
     store.add("1", Reply("one"))
     store.add("2", Reply("zwei ü"))

@@ -128,13 +128,16 @@ def _shown(path: Path, duration: float, window: tuple[float, float] | None, conf
 def _asked(benchmark: Benchmark, question: Question, shown: Shown, config: EvaluationConfig) -> Asked:
     """A question as it is put to a model: the benchmark's prompt, or the question alone where options are scored."""
     if config.answering == "likelihood" and question.options:
-        return Asked(question.text, question.options)
+        return Asked(question.text, tuple(dict.fromkeys(question.options)))  # one text is published as two options
     longest = max(config.max_new_tokens, benchmark.longest_reply) if benchmark.longest_reply else 0
     return Asked(benchmark.prompt(question, shown.times), max_new_tokens=longest)
 
 
 def reply_text(benchmark: Benchmark, answered: Answered) -> str:
     """What is judged: the reply, or the name of the option that was likeliest."""
-    if answered.reply.scores and answered.reply.text in answered.question.options:
-        return benchmark.chosen(answered.question, answered.question.options.index(answered.reply.text))
-    return answered.reply.text
+    question, reply = answered.question, answered.reply
+    if not reply.scores or reply.text not in question.options:
+        return reply.text
+    named = [benchmark.chosen(question, i) for i, option in enumerate(question.options) if option == reply.text]
+    # Options of one text are one answer: it is right if any of them is.
+    return max(named, key=lambda name: benchmark.judge(question, name).score)
