@@ -63,7 +63,8 @@ class EvaluationConfig:
     max_new_tokens: int = 32
     """Longest reply."""
     limit: int = 0
-    """Ask the first so many questions of each benchmark alone; the table says so. 0 asks all."""
+    """Ask the first so many questions of each benchmark alone, and what only counts together with them (the other
+    tries of a needle of VNBench); the table says so. 0 asks all."""
     allow_missing: bool = False
     """Go on where files are missing: their questions are listed and left out."""
     pictures: int = 24

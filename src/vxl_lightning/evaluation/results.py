@@ -165,8 +165,16 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
 
 
-def write(out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark]) -> tuple[Records, Records]:
+def write(
+    out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark], notes: Sequence[str] = ()
+) -> tuple[Records, Records]:
     """``results``, ``groups``, ``questions`` and ``costs`` as parquet, ``table.md``, and the submissions.
+
+    Args:
+        out: folder.
+        answers: of every row to every benchmark.
+        benchmarks: by name.
+        notes: lines under the table, of what was not asked.
 
     Returns:
         The records of ``results`` and ``groups``.
@@ -175,7 +183,8 @@ def write(out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchm
     tables = {"results": found, "groups": grouped, "questions": questions(answers), "costs": costs(answers)}
     for name, records in tables.items():
         pq.write_table(pa.Table.from_pylist(records), out / f"{name}.parquet")
-    (out / "table.md").write_text(markdown(*layout(found, grouped)))
+    under = "".join(f"\n{note}\n" for note in notes)
+    (out / "table.md").write_text(markdown(*layout(found, grouped)) + under, encoding="utf-8")
     for a in answers:
         for file, content in benchmarks[a.benchmark].submission(a.judged).items():
             path = out / "submissions" / a.row / a.benchmark / file

@@ -1,6 +1,6 @@
 """An evaluation from its configuration to its tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,11 +65,30 @@ def _folder(cls: Any, root: Path) -> Path:
 
 def _read(name: str, benchmark: Benchmark, config: EvaluationConfig, provenance: Mapping[str, str]) -> Chosen:
     listing = benchmark.read()
-    asked = list(listing.questions)[: config.limit or None]
+    asked = _first(listing.questions, config.limit)
     absent = benchmark.missing(asked)
     gone = {p.where for p in absent}
     there = [q for q in asked if q.video not in gone and q.subtitles not in gone]
     return Chosen(name, benchmark, there, [*listing.problems, *absent], provenance)
+
+
+def _first(questions: Sequence[Question], limit: int) -> list[Question]:
+    """The first ``limit`` questions, and all of their bundles, which count only whole; all questions where it is 0."""
+    first = questions[: limit or None]
+    bundles = {q.bundle for q in first if q.bundle}
+    return [*first, *(q for q in questions[len(first) :] if q.bundle in bundles)]
+
+
+def _notes(config: EvaluationConfig, chosen: Sequence[Chosen]) -> list[str]:
+    """What a reader of the table must know: that not all was asked."""
+    lost = {c.name: sum(p.questions for p in c.problems) for c in chosen}
+    told = [
+        f"{name}: {n:,} questions could not be asked and are left out; manifest.json has why."
+        for name, n in lost.items()
+        if n
+    ]
+    limit = f"Only the first {config.limit:,} questions of each benchmark were asked, and what counts with them."
+    return [limit, *told] if config.limit else told
 
 
 def run(
@@ -106,7 +125,7 @@ def run(
     for c in chosen:
         replies = ask(c.benchmark, c.questions, rows, config, ledger, lambda done, name=c.name: tell(name, done))  # type: ignore[misc]
         judged += [results.Answers.of(row, c.name, c.benchmark, found) for row, found in replies.items()]
-    found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen})
+    found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen}, _notes(config, chosen))
     data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
     content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)

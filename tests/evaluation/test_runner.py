@@ -1,0 +1,44 @@
+"""From a configuration to what is asked and what the tables say of it."""
+
+from collections import Counter
+
+import pytest
+import torch
+from tests.evaluation.toy import Sayer
+
+from vxl_lightning.data.decoding import write_video
+from vxl_lightning.evaluation.benchmarks.vnbench import TRIES, VNBench
+from vxl_lightning.evaluation.config import EvaluationConfig
+from vxl_lightning.evaluation.runner import choose, run
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data" / VNBench.folder_name
+    folder.mkdir(parents=True)
+    VNBench.miniature(folder)
+    for problem in VNBench(VNBench.Config(), folder).missing(VNBench(VNBench.Config(), folder).read().questions):
+        (folder / problem.where).parent.mkdir(exist_ok=True)
+        write_video(folder / problem.where, torch.zeros(4, 3, 32, 32, dtype=torch.uint8), 2.0)
+    return tmp_path / "data"
+
+
+def config(data, **settings):
+    given = {"model": "m", "out": str(data.parent / "out"), "benchmarks": ["vnbench"], "data_root": str(data)}
+    return EvaluationConfig(**given | settings)
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(0, 12), (1, 4), (4, 4), (5, 8), (100, 12)])
+def test_a_limit_cuts_no_bundle(data, limit, asked):
+    """A needle of which two tries were asked would count as wrong, whatever was replied."""
+    (chosen,) = choose(config(data, limit=limit))
+    assert len(chosen.questions) == asked
+    assert set(Counter(q.bundle for q in chosen.questions).values()) == {TRIES}
+
+
+def test_the_table_says_what_was_not_asked(data):
+    next((data / VNBench.folder_name).rglob("*.mp4")).unlink()
+    out, _ = run(config(data), rows={"reference": Sayer("A")})
+    assert "vnbench: 4 questions could not be asked and are left out" in (out / "table.md").read_text()
+    out, _ = run(config(data, limit=1, out=str(data / "o")), rows={"reference": Sayer("A")})
+    assert "Only the first 1 questions of each benchmark" in (out / "table.md").read_text()
