@@ -100,6 +100,43 @@ def test_a_damaged_video_costs_its_questions_with_the_reason_and_is_tried_again(
     assert not any(a.failed for a in found["reference"]) and ledger.known == 3
 
 
+class Picky(Sayer):
+    """Cannot be asked one question of every video, or any."""
+
+    def __init__(self, refuses):
+        super().__init__("yes")
+        self.refuses = refuses
+
+    def replies(self, shown, asked):
+        for one in asked:
+            if self.refuses in one.prompt:
+                raise UserError(f"{one.prompt} is too long")
+            yield from super().replies(shown, [one])
+
+
+def numbered(toy, count=6):
+    some = toy.read().questions
+    return [replace(some[i % 6], id=f"{i}", text=f"Is it {i}!") for i in range(count)]
+
+
+def test_a_question_that_does_not_fit_costs_itself_alone(toy, tmp_path):
+    """Such as one prompt, with its subtitles, beyond the context of the language model."""
+    told = []
+    rows = {"reference": Picky("2!"), "other": Sayer("no")}
+    for known in (0, 11):
+        ledger = Ledger()
+        found = ask(toy, numbered(toy), rows, config(tmp_path), ledger, told.append)
+        assert [bool(a.failed) for a in found["reference"]] == [False, False, True, False, False, False]
+        assert not any(a.failed for a in found["other"]) and ledger.known == known
+        assert list(ledger.refused) == ["reference"] and list(ledger.refused["reference"].values()) == [1]
+    assert sum(told) == 24
+
+
+def test_a_row_that_can_be_asked_nothing_ends_the_run_soon(toy, tmp_path):
+    with pytest.raises(UserError, match="row reference cannot be asked any of its first 8 questions: Is it 14!"):
+        ask(toy, numbered(toy, 30), {"reference": Picky("Is")}, config(tmp_path), Ledger())
+
+
 def test_failed_questions_count_as_wrong_and_unparsed(toy, tmp_path):
     import pyarrow.parquet as pq
 

@@ -129,7 +129,8 @@ def run(
     data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
     content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)
-    write_manifest(out / "manifest.json", content | {"problems": problems, "failed_videos": ledger.failed})
+    told = {"problems": problems, "failed_videos": ledger.failed, "refused": ledger.refused}
+    write_manifest(out / "manifest.json", content | told)
     folders = {c.name: c.benchmark.folder for c in chosen}
     write_evaluation_report(
         out / "report.html",
