@@ -226,6 +226,11 @@ def test_what_is_missing_is_recorded(toy, tmp_path):
         ({"fps": 0}, "fps=0 must be above 0"),
         ({"variants": {"a": {"compresor": "dtd"}}}, "unknown key 'compresor'"),
         ({"variants": {"a": {"selector": "uniform"}}}, "give both"),
+        ({"variants": {"a": 3}}, "variants.a=3 must be a compressor's name, or a mapping of compressor, selector"),
+        ({"variants": {"a": {"compressor": 3}}}, "compressor=3 must be a plugin's name"),
+        ({"variants": {"a": {"selector": {"budget": 3}}}}, "must be a plugin's name, or {name: "),
+        ({"variants": {"reference": "dtd"}}, "variants.reference: this row is the model as it is"),
+        ({"kind": "needels"}, "kind='needels' in the file is neither"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):

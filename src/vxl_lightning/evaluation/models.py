@@ -12,7 +12,7 @@ from vxl_lightning.ablation import identity
 from vxl_lightning.config import to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer
-from vxl_lightning.evaluation.config import REFERENCE, EvaluatedVariant
+from vxl_lightning.evaluation.config import NONE, REFERENCE, EvaluatedVariant
 from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.language import language_model_folder
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 KINDS = ("compressor", "selector", "cache")
 """What a row may put into a model."""
-
-NONE = "none"
-"""As the name of a row's selector or cache: without the model's own."""
 
 HUB = "hf:"
 """Beginning of a model's name that is a folder of Hugging Face's layout."""
