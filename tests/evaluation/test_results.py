@@ -16,6 +16,7 @@ from vxl_lightning.evaluation.benchmarks.vnbench import TRIES, VNBench
 
 def made(cls, folder, copies=1):
     """A miniature, its needles as often as wanted, each copy of a video of its own."""
+    folder.mkdir(exist_ok=True)
     cls.miniature(folder)
     benchmark = cls(cls.Config(), folder)
     questions = [
@@ -76,3 +77,14 @@ def test_a_figure_of_other_questions_has_no_test(tmp_path):
     found = figures(benchmark, questions, benchmark.truth, lambda q: "" if q is questions[0] else benchmark.truth(q))
     (alone,) = [r for r in found.values() if r["row"] == "other" and "left out as by the authors" in r["figure"]]
     assert alone["n"] == len(questions) - 1 and alone["p"] is None
+
+
+def test_submissions_of_rows_of_any_name_stay_below_their_folder(tmp_path):
+    benchmark, questions = made(VNBench, tmp_path / "data")
+    rows = ["reference", "dtd 1/4", "..", "../../up", "/tmp/top", "größe ½"]
+    (tmp_path / "out").mkdir()
+    given = [replace(answers("reference", benchmark, questions, benchmark.truth), row=row) for row in rows]
+    results.write(tmp_path / "out", given, {"b": benchmark})
+    found = sorted(p.relative_to(tmp_path / "out") for p in tmp_path.rglob("vnbench.jsonl"))
+    assert len(found) == len(rows) and all(p.parts[0] == "submissions" and len(p.parts) == 4 for p in found)
+    assert {p.parts[1] for p in found} >= {"dtd 1%2F4", "%2E%2E", "größe ½"}

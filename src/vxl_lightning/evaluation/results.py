@@ -165,6 +165,13 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
 
 
+def folder(name: str) -> str:
+    """A name as one folder's, whatever is in it (``dtd 1/4``, ``..``); other names stay others."""
+    for mark in ("/", "\\", "\x00", *(["."] if not name.strip(".") else [])):
+        name = name.replace(mark, f"%{ord(mark):02X}")
+    return name
+
+
 def write(
     out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark], notes: Sequence[str] = ()
 ) -> tuple[Records, Records]:
@@ -187,7 +194,7 @@ def write(
     (out / "table.md").write_text(markdown(*layout(found, grouped)) + under, encoding="utf-8")
     for a in answers:
         for file, content in benchmarks[a.benchmark].submission(a.judged).items():
-            path = out / "submissions" / a.row / a.benchmark / file
+            path = out / "submissions" / folder(a.row) / folder(a.benchmark) / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return found, grouped
