@@ -1,5 +1,6 @@
 """From a configuration to what is asked and what the tables say of it."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -42,3 +43,14 @@ def test_the_table_says_what_was_not_asked(data):
     assert "vnbench: 4 questions could not be asked and are left out" in (out / "table.md").read_text()
     out, _ = run(config(data, limit=1, out=str(data / "o")), rows={"reference": Sayer("A")})
     assert "Only the first 1 questions of each benchmark" in (out / "table.md").read_text()
+
+
+def test_the_manifest_tells_changed_annotations(data):
+    """Ids of many benchmarks are places in a file: they stay the same when an answer is mended."""
+    told = []
+    annotations = data / VNBench.folder_name / "VNBench-main-4try.json"
+    for out in "ab":
+        folder, _ = run(config(data, out=str(data / out)), rows={"reference": Sayer("A")})
+        told.append(json.loads((folder / "manifest.json").read_text())["data"]["vnbench"])
+        annotations.write_text(annotations.read_text().replace("Which order?", "Which order now?"))
+    assert told[0] != told[1]

@@ -1,7 +1,7 @@
 """An evaluation from its configuration to its tables."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,7 @@ def run(
         replies = ask(c.benchmark, c.questions, rows, config, ledger, lambda done, name=c.name: tell(name, done))  # type: ignore[misc]
         judged += [results.Answers.of(row, c.name, c.benchmark, found) for row, found in replies.items()]
     found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen}, _notes(config, chosen))
-    data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
+    data = {c.name: hashed([asdict(q) for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
     content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)
     told = {"problems": problems, "failed_videos": ledger.failed, "refused": ledger.refused}
