@@ -54,3 +54,10 @@ def test_the_manifest_tells_changed_annotations(data):
         told.append(json.loads((folder / "manifest.json").read_text())["data"]["vnbench"])
         annotations.write_text(annotations.read_text().replace("Which order?", "Which order now?"))
     assert told[0] != told[1]
+
+
+def test_the_manifest_names_the_plugins_of_benchmarks_and_rows(data):
+    variants = {"a": "uniform", "b": {"compressor": {"name": "uniform", "retention": 0.5}, "selector": "none"}}
+    out, _ = run(config(data, variants=variants), rows={"reference": Sayer("A")})
+    plugins = json.loads((out / "manifest.json").read_text())["plugins"]
+    assert [(p["kind"], p["name"]) for p in plugins] == [("benchmark", "vnbench"), ("compressor", "uniform")]

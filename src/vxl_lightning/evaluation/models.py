@@ -181,6 +181,13 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
     ).eval()
 
 
+def provenances(rows: Mapping[str, EvaluatedVariant]) -> list[dict[str, str]]:
+    """Where the plugins of rows come from, each once, for a manifest."""
+    named = [(kind, str(spec["name"])) for row in rows.values() for kind, spec in _parts(row).items()]
+    without = {("selector", NONE), ("cache", NONE)}
+    return [registry.provenance(kind, name) for kind, name in dict.fromkeys(named) if (kind, name) not in without]
+
+
 def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:
     """What a row replaces, by kind."""
     return {kind: spec for kind in KINDS if (spec := getattr(row, kind))}

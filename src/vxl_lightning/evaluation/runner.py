@@ -12,7 +12,7 @@ from vxl_lightning.evaluation.answerer import Answerer
 from vxl_lightning.evaluation.asking import Ledger, ask
 from vxl_lightning.evaluation.base import Benchmark, Problem, Question
 from vxl_lightning.evaluation.config import EvaluationConfig
-from vxl_lightning.evaluation.models import answerers
+from vxl_lightning.evaluation.models import answerers, provenances
 from vxl_lightning.evaluation.replies import hashed
 from vxl_lightning.reporting.browser import Videos
 from vxl_lightning.reporting.evaluation import write_evaluation_report
@@ -128,7 +128,8 @@ def run(
     found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen}, _notes(config, chosen))
     data = {c.name: hashed([asdict(q) for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
-    content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)
+    plugins = [*(c.provenance for c in chosen if c.provenance), *provenances(config.rows)]
+    content = manifest(config, [], plugins, data)
     told = {"problems": problems, "failed_videos": ledger.failed, "refused": ledger.refused}
     write_manifest(out / "manifest.json", content | told)
     folders = {c.name: c.benchmark.folder for c in chosen}

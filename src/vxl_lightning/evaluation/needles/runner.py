@@ -12,7 +12,7 @@ from vxl_lightning.data.synth import shapes
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation import spans
 from vxl_lightning.evaluation.embedded import refusal
-from vxl_lightning.evaluation.models import Fitted, fitted
+from vxl_lightning.evaluation.models import Fitted, fitted, provenances
 from vxl_lightning.evaluation.needles import asking, grid, haystack, plant, road
 from vxl_lightning.evaluation.needles.asking import Asked, Record
 from vxl_lightning.evaluation.needles.config import NeedleEvaluationConfig
@@ -82,7 +82,7 @@ def run(
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     cells = grid.write(out, config.name, records, costs)
-    content = manifest(config, [config.seed], [], {"haystack": hay.fingerprint})
+    content = manifest(config, [config.seed], provenances(config.rows), {"haystack": hay.fingerprint})
     write_manifest(out / "manifest.json", content | {"haystack": str(hay.path), "fps": fps, "frames": hay.frames})
     return Result(out, records, cells, costs, looked, known)
 
