@@ -201,6 +201,18 @@ def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path
     assert store["3"].text == "three" and "2" not in store
 
 
+def test_a_line_that_was_cut_within_a_character_does_not_count_either(tmp_path):
+    store = Replies(tmp_path, "a")
+    store.add("1", Reply("one"))
+    store.add("2", Reply("zwei 颗"))
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[: whole.index("颗".encode()) + 1])
+    store = Replies(tmp_path, "a")
+    assert "1" in store and "2" not in store and len(store) == 1
+    store.add("2", Reply("zwei 颗"))
+    assert Replies(tmp_path, "a")["2"].text == "zwei 颗"
+
+
 def test_fingerprints_see_the_end_of_a_file(tmp_path):
     a, b = tmp_path / "a", tmp_path / "b"
     a.write_bytes(bytes(5_000_000))

@@ -102,7 +102,7 @@ def ask(
                 except UserError as error:  # replies come in order: it is the first that is not there
                     first = next(q for q in left if keys[q.id] not in stores[name])
                     why[first.id] = str(error)
-                    _refuse(ledger, name, error, bool(stores[name].known))
+                    _refuse(ledger, name, error, len(stores[name]) > 0)
             tell(len(why))
             found[name] |= {
                 q.id: Answered(q, Reply(""), why[q.id]) if q.id in why else Answered(q, stores[name][keys[q.id]])

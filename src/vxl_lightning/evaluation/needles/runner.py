@@ -18,8 +18,8 @@ from vxl_lightning.evaluation.needles.asking import Asked, Record
 from vxl_lightning.evaluation.needles.config import NeedleEvaluationConfig
 from vxl_lightning.evaluation.needles.haystack import Haystack
 from vxl_lightning.evaluation.needles.plant import Planted
-from vxl_lightning.evaluation.needles.store import Store
 from vxl_lightning.evaluation.replies import hashed
+from vxl_lightning.evaluation.store import Store
 from vxl_lightning.reporting.manifest import manifest, write_manifest
 
 Tell = Callable[[str, int, int], None]
