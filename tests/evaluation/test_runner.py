@@ -8,6 +8,8 @@ import torch
 from tests.evaluation.toy import Sayer
 
 from vxl_lightning.data.decoding import write_video
+from vxl_lightning.errors import UserError
+from vxl_lightning.evaluation.benchmarks.video_mme import VideoMME
 from vxl_lightning.evaluation.benchmarks.vnbench import TRIES, VNBench
 from vxl_lightning.evaluation.config import EvaluationConfig
 from vxl_lightning.evaluation.runner import choose, run
@@ -61,3 +63,19 @@ def test_the_manifest_names_the_plugins_of_benchmarks_and_rows(data):
     out, _ = run(config(data, variants=variants), rows={"reference": Sayer("A")})
     plugins = json.loads((out / "manifest.json").read_text())["plugins"]
     assert [(p["kind"], p["name"]) for p in plugins] == [("benchmark", "vnbench"), ("compressor", "uniform")]
+
+
+def test_subtitles_that_nobody_would_be_told_are_refused(data):
+    """Likelihood asks the question alone; its figure would say "w subs" all the same."""
+    folder = data / VideoMME.folder_name
+    folder.mkdir()
+    VideoMME.miniature(folder)
+    for name in ("0", "1", "2"):
+        (folder / "data").mkdir(exist_ok=True)
+        (folder / "data" / f"invented_{name}.mp4").touch()
+    with_them = [{"name": "video_mme", "subtitles": True}]
+    with pytest.raises(UserError, match="video_mme subtitles=True: answering=likelihood asks questions alone"):
+        choose(config(data, benchmarks=with_them, answering="likelihood"))
+    assert choose(config(data, benchmarks=with_them)) and choose(
+        config(data, benchmarks=["video_mme"], answering="likelihood")
+    )

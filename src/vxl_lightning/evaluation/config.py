@@ -85,6 +85,7 @@ class EvaluationConfig:
             raise UserError(
                 "model is empty; give model=hf:FOLDER or model=FOLDER, such as model=runs/demo/ablation/models/..."
             )
+        parse_rows(self.variants)  # before anything is read
         if self.answering not in get_args(Answering):
             raise UserError(f"answering={self.answering!r} is not one of {', '.join(get_args(Answering))}")
         if self.fps <= 0 or self.max_frames < 1 or self.max_new_tokens < 1 or min(self.limit, self.pictures) < 0:

@@ -34,7 +34,8 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
     """Read every benchmark and see what is missing, before anything runs.
 
     Raises:
-        UserError: no benchmark, an unknown one, one named twice, or no folder of it.
+        UserError: no benchmark, an unknown one, one named twice, no folder of it, or settings that it cannot be asked
+            with.
     """
     if not config.benchmarks:
         names = ", ".join(p.name for p in registry.installed("benchmark"))
@@ -53,6 +54,11 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
             raise UserError(f"benchmarks names {name} twice; give each once, or with other parameters")
         benchmark = cls(settings, _folder(cls, Path(config.data_root)))
         found[name] = _read(name, benchmark, config, registry.provenance("benchmark", spec["name"]))
+        if config.answering == "likelihood" and any(q.subtitles for q in found[name].questions):
+            raise UserError(
+                f"benchmark {name}: answering=likelihood asks questions alone, without the subtitles that its figures "
+                "would name; set answering=generate, or leave subtitles out"
+            )
     return list(found.values())
 
 
