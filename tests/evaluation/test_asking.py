@@ -67,6 +67,14 @@ def test_other_frames_are_asked_about_anew(toy, tmp_path, changed):
     assert len(again.asked) == 6
 
 
+def test_replies_depend_on_the_frames_that_are_shown_however_they_were_chosen(toy, tmp_path):
+    """More frames are allowed, and the video has no more."""
+    asked(toy, tmp_path, {"reference": Sayer("yes")}, max_frames=4)
+    again = Sayer("yes")
+    asked(toy, tmp_path, {"reference": again}, max_frames=64)
+    assert again.asked == []
+
+
 def test_a_changed_video_is_asked_about_anew(toy, tmp_path):
     asked(toy, tmp_path, {"reference": Sayer("yes")})
     write_video(toy.folder / "1.mp4", torch.zeros(8, 3, 64, 64, dtype=torch.uint8), 4.0)

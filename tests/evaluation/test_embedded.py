@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vxl_lightning import registry
+from vxl_lightning.ablation import identity
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Asked, Shown
 from vxl_lightning.evaluation.embedded import VideoLMAnswerer
@@ -33,3 +34,9 @@ def test_a_video_too_short_for_a_compressor_is_refused_as_a_question_that_cannot
 def test_so_it_is_inside_a_wrapped_model(patient):
     with pytest.raises(UserError, match="compressor=UniformFrames needs at least 3 frames, this video has 2"):
         Reducer(patient, None, 0, 0.0, 4).announced((2, 2, 2))
+
+
+def test_its_replies_depend_on_how_it_is_asked(patient):
+    """An edited way of looking at a video gives other replies, which are no longer those that are known."""
+    answerer = VideoLMAnswerer(SimpleNamespace(compressor=patient), None, {}, 8)
+    assert answerer.identity["environment"]["code"] != identity.environment()["code"]

@@ -83,9 +83,8 @@ def ask(
             tell(len(group) * len(rows))
             continue
         asked = {q.id: _asked(benchmark, q, shown, config) for q in group}
-        chosen = {"fps": config.fps, "max_frames": config.max_frames, "window": list(window or ())}
         for name, answerer in rows.items():
-            keys = {q.id: key_of(hashes[name], seen, chosen, asked[q.id]) for q in group}
+            keys = {q.id: key_of(hashes[name], seen, shown.times, asked[q.id]) for q in group}
             new = [q for q in group if keys[q.id] not in stores[name]]
             ledger.known += len(group) - len(new)
             tell(len(group) - len(new))

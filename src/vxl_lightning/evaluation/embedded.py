@@ -80,7 +80,8 @@ class VideoLMAnswerer(Answerer):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return self.depends | {"max_new_tokens": self.max_new_tokens, "environment": identity.environment()}
+        environment = identity.environment(("evaluation.embedded",))
+        return self.depends | {"max_new_tokens": self.max_new_tokens, "environment": environment}
 
     def replies(self, shown: Shown, asked: Sequence[Asked]) -> Iterator[Reply]:
         grid, spent = self.eyes.look(shown)

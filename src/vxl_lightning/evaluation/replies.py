@@ -1,7 +1,7 @@
 """Replies on disk: each is stored, as soon as it is there, under the hash of what it depends on."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,16 @@ EDGE = 1 << 20
 """Bytes of a video's beginning, middle and end that tell it from others."""
 
 
-def key_of(answerer: str, video: str, times: Mapping[str, Any], asked: Asked) -> str:
+def key_of(answerer: str, video: str, times: Sequence[float], asked: Asked) -> str:
     """Of a reply.
 
     Args:
         answerer: hash of an `Answerer.identity`.
         video: its `fingerprint`.
-        times: how its frames are chosen, plain.
+        times: seconds of its frames that are shown.
         asked: the question as it is asked.
     """
-    content = {"answerer": answerer, "video": video, "times": dict(times)} | asdict(asked)
+    content = {"answerer": answerer, "video": video, "times": list(times)} | asdict(asked)
     return hashed(content)
 
 
