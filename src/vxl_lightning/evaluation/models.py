@@ -170,6 +170,7 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
                 raise UserError(
                     f"variants.{name}: selector={row.selector['name']} has to be trained, and this model has none"
                 )
+            _same(name, row.selector, base.selector)
             selector = base.selector
         prompt = replace(prompt, select=0 if off else row.select, select_share=0.0)
     if row.cache:
@@ -179,6 +180,20 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
     return type(base)(
         base.language_model, base.tokenizer, base.projector, compressor, selector, prompt, base.whole, cache
     ).eval()
+
+
+def _same(name: str, spec: Mapping[str, Any], trained: Any) -> None:
+    """A selector with weights is the model's own, with the parameters that it was trained with.
+
+    Raises:
+        UserError: other ones are given.
+    """
+    for key, value in spec.items():
+        if key != "name" and getattr(trained.config, key, value) != value:
+            raise UserError(
+                f"variants.{name}: selector.{key}={value!r}, but the model's {spec['name']} was trained with "
+                f"{key}={getattr(trained.config, key)!r}; leave it out, or tune a model with it"
+            )
 
 
 def provenances(rows: Mapping[str, EvaluatedVariant]) -> list[dict[str, str]]:
