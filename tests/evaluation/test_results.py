@@ -4,11 +4,13 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from vxl_lightning.ablation.statistics import sign_flip
 from vxl_lightning.evaluation import results
 from vxl_lightning.evaluation.answerer import Reply
 from vxl_lightning.evaluation.asking import Answered
+from vxl_lightning.evaluation.benchmarks.ego_schema import EgoSchema
 from vxl_lightning.evaluation.benchmarks.temp_compass import TempCompass
 from vxl_lightning.evaluation.benchmarks.video_mme import VideoMME
 from vxl_lightning.evaluation.benchmarks.vnbench import TRIES, VNBench
@@ -88,3 +90,24 @@ def test_submissions_of_rows_of_any_name_stay_below_their_folder(tmp_path):
     found = sorted(p.relative_to(tmp_path / "out") for p in tmp_path.rglob("vnbench.jsonl"))
     assert len(found) == len(rows) and all(p.parts[0] == "submissions" and len(p.parts) == 4 for p in found)
     assert {p.parts[1] for p in found} >= {"dtd 1%2F4", "%2E%2E", "größe ½"}
+
+
+def test_questions_without_a_published_answer_are_in_no_mean(tmp_path):
+    """They were wrong in every group and bar, though in no figure."""
+    EgoSchema.miniature(tmp_path)
+    benchmark = EgoSchema(EgoSchema.Config(subset=False), tmp_path)
+    questions = benchmark.read().questions
+    found = results.groups([answers("reference", benchmark, questions, lambda q: q.answer or "A")])
+    of = {g["group"]: g for g in found}
+    assert (of["all"]["n"], of["all"]["mean"], of["public"]["mean"]) == (8, 1, 1)
+    assert of["hidden"]["n"] == 2 and math.isnan(of["hidden"]["mean"])
+
+
+def test_an_evaluation_without_any_figure_has_tables(tmp_path):
+    """As the first questions of EgoSchema are, where their answers are hidden."""
+    EgoSchema.miniature(tmp_path)
+    benchmark = EgoSchema(EgoSchema.Config(subset=False), tmp_path)
+    hidden = [q for q in benchmark.read().questions if not q.answer]
+    given = [answers("reference", benchmark, hidden, lambda q: "A")]
+    found, grouped = results.write(tmp_path, given, {"b": benchmark})
+    assert found == [] and len(grouped) == 2 and pq.read_table(tmp_path / "results.parquet").to_pylist() == []

@@ -19,7 +19,8 @@ class Question:
         text: the question alone; `Benchmark.prompt` makes of it what a model is asked.
         options: texts of the answers to choose from, in the published order, without letters; empty where the answer
             is free.
-        answer: the truth, as the benchmark writes it: a letter, a text, or JSON of a span or of boxes.
+        answer: the truth, as the benchmark writes it: a letter, a text, or JSON of a span or of boxes; empty where it
+            is not published.
         categories: name of a grouping -> the group it is in, such as {"task": "count", "duration": "long"}; the
             names are the same for all questions of a benchmark.
         bundle: questions that only count together (the four orders of VNBench, a chain of V-STaR), by a common name;

@@ -82,7 +82,8 @@ def tested(figure: Figure, reference: Figure, videos: Mapping[str, str]) -> floa
 
 def groups(answers: Sequence[Answers]) -> Records:
     """One record a row, benchmark and group of every grouping: mean score, its error, and the rate of replies in which
-    no answer was found; the grouping ``all`` has one group."""
+    no answer was found; the grouping ``all`` has one group. Questions whose answer is not published have no score:
+    they are in ``n`` and in no mean, which is NaN where there are no others."""
     records: Records = []
     for a in answers:
         sets: dict[tuple[str, str], list[int]] = {("all", "all"): list(range(len(a.judged)))}
@@ -90,7 +91,10 @@ def groups(answers: Sequence[Answers]) -> Records:
             for grouping, group in j.question.categories.items():
                 sets.setdefault((grouping, group), []).append(i)
         for (grouping, group), which in sets.items():
-            mean, se = clustered_mean(a.scores[which], [a.videos[i] for i in which])
+            scored = [i for i in which if a.judged[i].question.answer]
+            mean, se = math.nan, math.nan
+            if scored:
+                mean, se = clustered_mean(a.scores[scored], [a.videos[i] for i in scored])
             unparsed = sum(a.judged[i].judgement.parsed is None for i in which)
             failed = sum(bool(a.answered[i].failed) for i in which)
             records.append(
