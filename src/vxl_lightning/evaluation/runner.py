@@ -65,7 +65,8 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
 def _folder(cls: Any, root: Path) -> Path:
     folder: Path = root / cls.folder_name
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {cls.title} is laid out as: {' '.join(cls.layout.split())}")
+        files = "; ".join(" ".join(line.split()) for line in cls.layout.splitlines())
+        raise UserError(f"{folder}: no such folder; {cls.title} is laid out in it as: {files}")
     return folder
 
 
