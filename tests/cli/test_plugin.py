@@ -70,6 +70,13 @@ def test_caches_are_a_kind_like_any_other(capsys: pytest.CaptureFixture[str]) ->
     assert "chunked (cache)" in out and "exact_at_one=False" in out and "Blocks before its own" in out
 
 
+def test_show_says_where_the_files_of_a_benchmark_go(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plugin", "show", "mlvu_dev"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("files in data_root/mlvu_dev:")
+    assert lines[at + 1].strip().startswith("json/1_plotQA.json ... json/7_topic_reasoning.json")
+
+
 def test_show_covers_every_kind_of_that_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugin", "show", "uniform"]) == 0
     out = capsys.readouterr().out

@@ -7,8 +7,9 @@ from tests.evaluation.toy import Sayer, Toy
 
 from vxl_lightning.data.decoding import write_video
 from vxl_lightning.errors import UserError
-from vxl_lightning.evaluation.asking import Ledger, ask
-from vxl_lightning.evaluation.base import Problem
+from vxl_lightning.evaluation.answerer import Reply
+from vxl_lightning.evaluation.asking import Ledger, ask, reply_text
+from vxl_lightning.evaluation.base import Judgement, Problem
 from vxl_lightning.evaluation.config import EvaluationConfig
 from vxl_lightning.evaluation.replies import Replies, fingerprint
 from vxl_lightning.evaluation.runner import Chosen, run
@@ -66,6 +67,14 @@ def test_other_frames_are_asked_about_anew(toy, tmp_path, changed):
     assert len(again.asked) == 6
 
 
+def test_replies_depend_on_the_frames_that_are_shown_however_they_were_chosen(toy, tmp_path):
+    """More frames are allowed, and the video has no more."""
+    asked(toy, tmp_path, {"reference": Sayer("yes")}, max_frames=4)
+    again = Sayer("yes")
+    asked(toy, tmp_path, {"reference": again}, max_frames=64)
+    assert again.asked == []
+
+
 def test_a_changed_video_is_asked_about_anew(toy, tmp_path):
     asked(toy, tmp_path, {"reference": Sayer("yes")})
     write_video(toy.folder / "1.mp4", torch.zeros(8, 3, 64, 64, dtype=torch.uint8), 4.0)
@@ -99,6 +108,43 @@ def test_a_damaged_video_costs_its_questions_with_the_reason_and_is_tried_again(
     assert not any(a.failed for a in found["reference"]) and ledger.known == 3
 
 
+class Picky(Sayer):
+    """Cannot be asked one question of every video, or any."""
+
+    def __init__(self, refuses):
+        super().__init__("yes")
+        self.refuses = refuses
+
+    def replies(self, shown, asked):
+        for one in asked:
+            if self.refuses in one.prompt:
+                raise UserError(f"{one.prompt} is too long")
+            yield from super().replies(shown, [one])
+
+
+def numbered(toy, count=6):
+    some = toy.read().questions
+    return [replace(some[i % 6], id=f"{i}", text=f"Is it {i}!") for i in range(count)]
+
+
+def test_a_question_that_does_not_fit_costs_itself_alone(toy, tmp_path):
+    """Such as one prompt, with its subtitles, beyond the context of the language model."""
+    told = []
+    rows = {"reference": Picky("2!"), "other": Sayer("no")}
+    for known in (0, 11):
+        ledger = Ledger()
+        found = ask(toy, numbered(toy), rows, config(tmp_path), ledger, told.append)
+        assert [bool(a.failed) for a in found["reference"]] == [False, False, True, False, False, False]
+        assert not any(a.failed for a in found["other"]) and ledger.known == known
+        assert list(ledger.refused) == ["reference"] and list(ledger.refused["reference"].values()) == [1]
+    assert sum(told) == 24
+
+
+def test_a_row_that_can_be_asked_nothing_ends_the_run_soon(toy, tmp_path):
+    with pytest.raises(UserError, match="row reference cannot be asked any of its first 8 questions: Is it 14!"):
+        ask(toy, numbered(toy, 30), {"reference": Picky("Is")}, config(tmp_path), Ledger())
+
+
 def test_failed_questions_count_as_wrong_and_unparsed(toy, tmp_path):
     import pyarrow.parquet as pq
 
@@ -127,9 +173,31 @@ def test_likelihood_asks_the_question_alone_with_its_options(toy, tmp_path):
     assert set(watcher.asked) == {"Is it?"}
 
 
-def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path):
-    from vxl_lightning.evaluation.answerer import Reply
+def test_options_of_one_text_are_scored_once_and_are_one_answer(toy, tmp_path):
+    """As MLVU and MVBench have them, whose right one of two is the last."""
 
+    class Strict(Sayer):
+        def replies(self, shown, asked):
+            for one in asked:
+                assert one.choices == ("no", "yes")
+                yield Reply("yes", scores={"no": -2.0, "yes": -1.0})
+
+    class Last(Toy):
+        def chosen(self, question, option):
+            return "ABC"[option]
+
+        def judge(self, question, reply):
+            return Judgement(float(reply == question.answer), reply)
+
+    benchmark = Last(toy.config, toy.folder)
+    some = zip(toy.read().questions, "BC", strict=False)
+    doubled = [replace(q, options=("no", "yes", "yes"), answer=a) for q, a in some]
+    settings = config(tmp_path, answering="likelihood")
+    found = ask(benchmark, doubled, {"reference": Strict("")}, settings, Ledger())["reference"]
+    assert [reply_text(benchmark, a) for a in found] == ["B", "C"]
+
+
+def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path):
     store = Replies(tmp_path, "a")
     store.add("1", Reply("one"))
     store.add("2", Reply("zwei ü"))
@@ -139,6 +207,18 @@ def test_a_line_that_was_cut_short_does_not_count_and_the_next_is_whole(tmp_path
     store.add("3", Reply("three"))
     store = Replies(tmp_path, "a")
     assert store["3"].text == "three" and "2" not in store
+
+
+def test_a_line_that_was_cut_within_a_character_does_not_count_either(tmp_path):
+    store = Replies(tmp_path, "a")
+    store.add("1", Reply("one"))
+    store.add("2", Reply("zwei 颗"))
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[: whole.index("颗".encode()) + 1])
+    store = Replies(tmp_path, "a")
+    assert "1" in store and "2" not in store and len(store) == 1
+    store.add("2", Reply("zwei 颗"))
+    assert Replies(tmp_path, "a")["2"].text == "zwei 颗"
 
 
 def test_fingerprints_see_the_end_of_a_file(tmp_path):
@@ -166,6 +246,11 @@ def test_what_is_missing_is_recorded(toy, tmp_path):
         ({"fps": 0}, "fps=0 must be above 0"),
         ({"variants": {"a": {"compresor": "dtd"}}}, "unknown key 'compresor'"),
         ({"variants": {"a": {"selector": "uniform"}}}, "give both"),
+        ({"variants": {"a": 3}}, "variants.a=3 must be a compressor's name, or a mapping of compressor, selector"),
+        ({"variants": {"a": {"compressor": 3}}}, "compressor=3 must be a plugin's name"),
+        ({"variants": {"a": {"selector": {"budget": 3}}}}, "must be a plugin's name, or {name: "),
+        ({"variants": {"reference": "dtd"}}, "variants.reference: this row is the model as it is"),
+        ({"kind": "needels"}, "kind='needels' in the file is neither"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(tmp_path, settings, message):

@@ -10,12 +10,12 @@ import pytest
 
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.base import Question
+from vxl_lightning.evaluation.places import first_there
 from vxl_lightning.evaluation.rows import (
     Row,
     RowError,
     as_json,
     choose_layout,
-    first_there,
     listing,
     read_files,
 )

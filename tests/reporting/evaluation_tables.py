@@ -40,7 +40,8 @@ class Quiz(Toy):
                 torch.tensor([j.judgement.score for j in chosen]).double().numpy(), [j.question.video for j in chosen]
             )
 
-        whole = Figure("accuracy", *mean(judged), len(judged), headline=True)
+        shares = {j.question.id: j.judgement.score / len(judged) for j in judged}
+        whole = Figure("accuracy", *mean(judged), len(judged), headline=True, shares=shares)
         tasks = [[j for j in judged if j.question.categories["task"] == t] for t in TASKS]
         macro = Figure("mean of tasks (macro)", sum(mean(t)[0] for t in tasks) / len(tasks), float("nan"), len(judged))
         return [whole, macro]

@@ -95,6 +95,15 @@ def test_a_bad_one_breaks_its_law(law: str) -> None:
     assert outcome[law] == "broken"
 
 
+def test_shares_that_are_not_the_figure_break_a_law() -> None:
+    class Shared(Toy):
+        def figures(self, judged: Sequence[Judged]) -> list[Figure]:
+            return [replace(f, shares={j.question.id: 1.0 for j in judged}) for f in super().figures(judged)]
+
+    (found,) = [r for r in check_plugin("benchmark", Shared) if r.law == "figures_are_named"]
+    assert found.outcome == "broken"
+
+
 def test_missing_files_are_listed_once_with_what_they_cost(tmp_path: Path) -> None:
     Toy.miniature(tmp_path)
     (tmp_path / "0.mp4").touch()

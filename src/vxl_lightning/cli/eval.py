@@ -116,6 +116,10 @@ def _show(console: "Console", out: Any, ledger: "Ledger") -> None:
     print_whole(console, table)
     for video, reason in list(ledger.failed.items())[:SHOWN]:
         console.print(f"[yellow]not shown[/] {escape(video)}: {escape(reason)}", soft_wrap=True)
+    for name, reasons in ledger.refused.items():
+        for reason, n in list(reasons.items())[:SHOWN]:
+            count = f"{n:,} question{'s' * (n != 1)}"
+            console.print(f"[yellow]cannot be asked[/] {escape(name)}, {count}: {escape(reason)}", soft_wrap=True)
     share = f", {ledger.model / ledger.asking:.0%} of the time inside the model" if ledger.asked else ""
     console.print(f"{ledger.asked:,} replies asked, {ledger.known:,} known before{share}", style="dim")
     console.print(f"results: {out}", soft_wrap=True)

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="every installed plugin, and what is wrong with those that do not load")
     _add_kind(listing)
 
-    show = actions.add_parser("show", help="one plugin: origin, traits, parameters")
+    show = actions.add_parser(
+        "show", help="one plugin: origin, traits, parameters; of a benchmark which files go where"
+    )
     show.add_argument("name", help="as in `vxl plugin list`, or DISTRIBUTION:NAME")
     _add_kind(show)
 
@@ -98,6 +100,10 @@ def _show(console: Console, name: str, kind: str | None) -> int:
         console.print(escape((cls.__doc__ or "").strip()) + "\n")
         if cls.origin:
             console.print(f"[bold]origin[/] {escape(cls.origin)}")
+        if p.kind == "benchmark":
+            console.print(f"[bold]files[/] in data_root/{escape(cls.folder_name)}:")
+            for line in cls.layout.splitlines():
+                console.print(f"  {escape(line)}", soft_wrap=True)
         traits = [f"{t}={getattr(cls, t)}" for t in TRAITS if hasattr(cls, t)]
         console.print(f"[bold]traits[/] {', '.join(traits)}")
         for law, reason in getattr(cls, "known_exceptions", {}).items():

@@ -8,10 +8,14 @@ from typing import Any
 
 from vxl_lightning.data.decoding import DecodeError, probe
 from vxl_lightning.data.sampling import sample_times
+from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer, Asked, Reply, Shown
 from vxl_lightning.evaluation.base import Benchmark, Question
 from vxl_lightning.evaluation.config import EvaluationConfig
 from vxl_lightning.evaluation.replies import Replies, fingerprint, hashed, key_of
+
+HOPELESS = 8
+"""Questions that a row may refuse before it has answered one."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Ledger:
     known: int = 0
     failed: dict[str, str] = field(default_factory=dict)
     """Video -> why it cannot be shown."""
+    refused: dict[str, dict[str, int]] = field(default_factory=dict)
+    """Row -> why it cannot be asked some questions, such as prompts beyond its context -> how many."""
     durations: dict[Path, float] = field(default_factory=dict)
     """Path of a video -> its seconds."""
 
@@ -47,13 +53,17 @@ def ask(
 ) -> dict[str, list[Answered]]:
     """The replies of every row to all questions, in their order.
 
-    A video that cannot be read costs its questions in every row, with the reason; such replies are not stored, so that
-    a mended file is asked about again.
+    A video that cannot be read costs its questions in every row, and a question that a row cannot be asked, as it does
+    not fit its language model, costs that row; both with the reason. Such replies are not stored, so that a mended file
+    is asked about again.
 
     Args:
         rows: by name.
         ledger: is added to.
         tell: is called with the number of replies whenever some are there.
+
+    Raises:
+        UserError: a row refuses its first `HOPELESS` questions.
     """
     folder = Path(config.cache or Path(config.out) / "cache") / "replies"
     hashes = {name: hashed(row.identity) for name, row in rows.items()}
@@ -73,25 +83,44 @@ def ask(
             tell(len(group) * len(rows))
             continue
         asked = {q.id: _asked(benchmark, q, shown, config) for q in group}
-        chosen = {"fps": config.fps, "max_frames": config.max_frames, "window": list(window or ())}
         for name, answerer in rows.items():
-            keys = {q.id: key_of(hashes[name], seen, chosen, asked[q.id]) for q in group}
+            keys = {q.id: key_of(hashes[name], seen, shown.times, asked[q.id]) for q in group}
             new = [q for q in group if keys[q.id] not in stores[name]]
             ledger.known += len(group) - len(new)
             tell(len(group) - len(new))
-            try:
-                for q, reply in zip(new, _timed(answerer, shown, [asked[q.id] for q in new], ledger), strict=True):
-                    stores[name].add(keys[q.id], reply)
-                    tell(1)
-                found[name] |= {q.id: Answered(q, stores[name][keys[q.id]]) for q in group}
-            except DecodeError as error:
-                ledger.failed[video] = str(error)
-                left = [q for q in group if keys[q.id] not in stores[name]]
-                tell(len(left))
-                found[name] |= {q.id: Answered(q, Reply(""), str(error)) for q in left}
-                found[name] |= {q.id: Answered(q, stores[name][keys[q.id]]) for q in group if q not in left}
+            why: dict[str, str] = {}
+            while left := [q for q in new if keys[q.id] not in stores[name] and q.id not in why]:
+                try:
+                    replies = _timed(answerer, shown, [asked[q.id] for q in left], ledger)
+                    for q, reply in zip(left, replies, strict=True):
+                        stores[name].add(keys[q.id], reply)
+                        tell(1)
+                except DecodeError as error:
+                    ledger.failed[video] = str(error)
+                    why |= {q.id: str(error) for q in left if keys[q.id] not in stores[name]}
+                except UserError as error:  # replies come in order: it is the first that is not there
+                    first = next(q for q in left if keys[q.id] not in stores[name])
+                    why[first.id] = str(error)
+                    _refuse(ledger, name, error, len(stores[name]) > 0)
+            tell(len(why))
+            found[name] |= {
+                q.id: Answered(q, Reply(""), why[q.id]) if q.id in why else Answered(q, stores[name][keys[q.id]])
+                for q in group
+            }
     ledger.asking += time.perf_counter() - begun
     return {name: [found[name][q.id] for q in questions] for name in rows}
+
+
+def _refuse(ledger: Ledger, row: str, error: UserError, answers: bool) -> None:
+    """Count a question that a row cannot be asked.
+
+    Raises:
+        UserError: the row has answered nothing so far, and refused so many that it is the row that is wrong.
+    """
+    reasons = ledger.refused.setdefault(row, {})
+    reasons[str(error)] = reasons.get(str(error), 0) + 1
+    if not answers and sum(reasons.values()) >= HOPELESS:
+        raise UserError(f"row {row} cannot be asked any of its first {HOPELESS} questions: {error}") from None
 
 
 def _timed(answerer: Answerer, shown: Shown, asked: Sequence[Asked], ledger: Ledger) -> Iterator[Reply]:
@@ -128,13 +157,16 @@ def _shown(path: Path, duration: float, window: tuple[float, float] | None, conf
 def _asked(benchmark: Benchmark, question: Question, shown: Shown, config: EvaluationConfig) -> Asked:
     """A question as it is put to a model: the benchmark's prompt, or the question alone where options are scored."""
     if config.answering == "likelihood" and question.options:
-        return Asked(question.text, question.options)
+        return Asked(question.text, tuple(dict.fromkeys(question.options)))  # one text is published as two options
     longest = max(config.max_new_tokens, benchmark.longest_reply) if benchmark.longest_reply else 0
     return Asked(benchmark.prompt(question, shown.times), max_new_tokens=longest)
 
 
 def reply_text(benchmark: Benchmark, answered: Answered) -> str:
     """What is judged: the reply, or the name of the option that was likeliest."""
-    if answered.reply.scores and answered.reply.text in answered.question.options:
-        return benchmark.chosen(answered.question, answered.question.options.index(answered.reply.text))
-    return answered.reply.text
+    question, reply = answered.question, answered.reply
+    if not reply.scores or reply.text not in question.options:
+        return reply.text
+    named = [benchmark.chosen(question, i) for i, option in enumerate(question.options) if option == reply.text]
+    # Options of one text are one answer: it is right if any of them is.
+    return max(named, key=lambda name: benchmark.judge(question, name).score)

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vxl_lightning.ablation.statistics import clustered_mean
 from vxl_lightning.evaluation.base import Figure, Judged
 
-__all__ = ["macro", "micro", "together"]
+__all__ = ["macro", "micro", "shares", "together"]
 
 
 def score(judged: Judged) -> float:
@@ -27,8 +28,9 @@ def micro(
     """The mean over all questions; NaN where there are none."""
     if not judged:
         return Figure(name, float("nan"), float("nan"), 0, unit, headline)
-    mean, se = clustered_mean(np.array([value(j) for j in judged]), [j.question.video for j in judged])
-    return Figure(name, mean, se, len(judged), unit, headline)
+    values = np.array([value(j) for j in judged])
+    mean, se = clustered_mean(values, [j.question.video for j in judged])
+    return Figure(name, mean, se, len(judged), unit, headline, shares(judged, values / len(values)))
 
 
 def macro(
@@ -53,7 +55,16 @@ def macro(
     # A question weighs 1 / (groups x size of its group); clustered_mean divides by the number of questions again.
     residuals = (values - means[which]) * len(values) / (len(groups) * sizes[which])
     _, se = clustered_mean(residuals, [j.question.video for j in judged])
-    return Figure(name, float(means.mean()), se, len(values), unit, headline)
+    weighted = values / (len(groups) * sizes[which])
+    return Figure(name, float(means.mean()), se, len(values), unit, headline, shares(judged, weighted))
+
+
+def shares(judged: Sequence[Judged], weighted: NDArray[np.float64]) -> dict[str, float]:
+    """Question's id -> the sum of its terms of a mean; a question may have several."""
+    found: dict[str, float] = {}
+    for j, term in zip(judged, weighted.tolist(), strict=True):
+        found[j.question.id] = found.get(j.question.id, 0.0) + term
+    return found
 
 
 def together(judged: Sequence[Judged]) -> list[Judged]:

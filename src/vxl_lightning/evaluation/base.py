@@ -19,7 +19,8 @@ class Question:
         text: the question alone; `Benchmark.prompt` makes of it what a model is asked.
         options: texts of the answers to choose from, in the published order, without letters; empty where the answer
             is free.
-        answer: the truth, as the benchmark writes it: a letter, a text, or JSON of a span or of boxes.
+        answer: the truth, as the benchmark writes it: a letter, a text, or JSON of a span or of boxes; empty where it
+            is not published.
         categories: name of a grouping -> the group it is in, such as {"task": "count", "duration": "long"}; the
             names are the same for all questions of a benchmark.
         bundle: questions that only count together (the four orders of VNBench, a chain of V-STaR), by a common name;
@@ -99,6 +100,8 @@ class Figure:
         n: questions, or bundles, that count.
         unit: ``accuracy`` in [0, 1], ``iou`` in [0, 1], or another word.
         headline: the figure that papers quote.
+        shares: question's id -> what it adds to ``value``, where that is a sum over questions, as a mean is: two rows
+            are then tested against each other on this very figure. Empty where it is none, and there is no test.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Figure:
     n: int
     unit: str = "accuracy"
     headline: bool = False
+    shares: Mapping[str, float] = field(default_factory=dict)
 
 
 class Benchmark(ABC):

@@ -6,9 +6,12 @@ from typing import Any, Literal, get_args
 
 from vxl_lightning.errors import UserError
 
+KIND = "benchmarks"
 Answering = Literal["generate", "likelihood"]
 REFERENCE = "reference"
 """The row that all others are held against: the model as it is, in the same harness."""
+NONE = "none"
+"""As the name of a row's selector or cache: without the model's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,11 @@ class EvaluatedVariant:
     def __post_init__(self) -> None:
         for kind in ("compressor", "selector", "cache"):
             if isinstance(spec := getattr(self, kind), str):
-                object.__setattr__(self, kind, {"name": spec})
-        if bool(self.selector.get("name") not in (None, "none")) != bool(self.select):
+                spec = {"name": spec}
+                object.__setattr__(self, kind, spec)
+            if not isinstance(spec, Mapping) or (spec and "name" not in spec):
+                raise UserError(f"{kind}={spec!r} must be a plugin's name, or {{name: ..., its parameters}}")
+        if bool(self.selector.get("name") not in (None, NONE)) != bool(self.select):
             raise UserError(
                 f"selector={self.selector.get('name')} and select={self.select}: give both, such as "
                 "selector=similarity select=8"
@@ -39,7 +45,7 @@ class EvaluatedVariant:
 class EvaluationConfig:
     """An evaluation on benchmarks from local copies."""
 
-    kind: str = "benchmarks"
+    kind: str = KIND
     """``benchmarks``: which evaluation this file describes; ``needles`` is the other."""
     name: str = "Evaluation"
     """Title of the report."""
@@ -63,7 +69,8 @@ class EvaluationConfig:
     max_new_tokens: int = 32
     """Longest reply."""
     limit: int = 0
-    """Ask the first so many questions of each benchmark alone; the table says so. 0 asks all."""
+    """Ask the first so many questions of each benchmark alone, and what only counts together with them (the other
+    tries of a needle of VNBench); the table says so. 0 asks all."""
     allow_missing: bool = False
     """Go on where files are missing: their questions are listed and left out."""
     pictures: int = 24
@@ -72,10 +79,13 @@ class EvaluationConfig:
     """Folder of the replies, shared between evaluations; empty is ``<out>/cache``."""
 
     def __post_init__(self) -> None:
+        if self.kind != KIND:
+            raise UserError(f"kind={self.kind!r} in the file is neither {KIND!r} nor 'needles'; name one of them")
         if not self.model:
             raise UserError(
                 "model is empty; give model=hf:FOLDER or model=FOLDER, such as model=runs/demo/ablation/models/..."
             )
+        parse_rows(self.variants)  # before anything is read
         if self.answering not in get_args(Answering):
             raise UserError(f"answering={self.answering!r} is not one of {', '.join(get_args(Answering))}")
         if self.fps <= 0 or self.max_frames < 1 or self.max_new_tokens < 1 or min(self.limit, self.pictures) < 0:
@@ -90,7 +100,7 @@ class EvaluationConfig:
         """All rows by name, the reference first.
 
         Raises:
-            UserError: an unknown key of a variant.
+            UserError: see `parse_rows`.
         """
         return parse_rows(self.variants)
 
@@ -99,12 +109,22 @@ def parse_rows(variants: Mapping[str, Any]) -> dict[str, EvaluatedVariant]:
     """Rows by name, the reference first.
 
     Raises:
-        UserError: an unknown key of a variant.
+        UserError: a variant that is no mapping, has an unknown key, or takes the name of the reference.
     """
+    if REFERENCE in variants:
+        raise UserError(
+            f"variants.{REFERENCE}: this row is the model as it is, which all others are held against; give the "
+            "variant another name"
+        )
     known = EvaluatedVariant.__dataclass_fields__
     rows = {REFERENCE: EvaluatedVariant()}
     for name, values in variants.items():
-        given = {"compressor": values} if isinstance(values, str) else dict(values or {})
+        if values is not None and not isinstance(values, str | Mapping):
+            raise UserError(
+                f"variants.{name}={values!r} must be a compressor's name, or a mapping of {', '.join(known)}, such as "
+                "{compressor: {name: dtd, retention: 0.25}}"
+            )
+        given: dict[str, Any] = {"compressor": values} if isinstance(values, str) else dict(values or {})
         if strange := sorted(set(given) - set(known)):
             raise UserError(f"variants.{name}: unknown key {strange[0]!r}; allowed: {', '.join(known)}")
         rows[str(name)] = EvaluatedVariant(**given)

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from vxl_lightning.ablation import identity
+from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.encoders.base import Encoder
+from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer, Asked, Reply, Shown
 from vxl_lightning.models.answering import Answer, answer_about
 from vxl_lightning.models.prefix import Projected
@@ -78,7 +80,8 @@ class VideoLMAnswerer(Answerer):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return self.depends | {"max_new_tokens": self.max_new_tokens, "environment": identity.environment()}
+        environment = identity.environment(("evaluation.embedded",))
+        return self.depends | {"max_new_tokens": self.max_new_tokens, "environment": environment}
 
     def replies(self, shown: Shown, asked: Sequence[Asked]) -> Iterator[Reply]:
         grid, spent = self.eyes.look(shown)
@@ -93,9 +96,27 @@ class VideoLMAnswerer(Answerer):
 
     @torch.no_grad()
     def _compressed(self, grid: VideoGrid, question: str | None) -> tuple[Projected, float]:
+        if why := refusal(self.model.compressor, *grid.shape[1:4]):
+            frames, height, width = grid.shape[1:4]
+            raise UserError(
+                f"a video of {frames} frames of {height} x {width} cells: {why}; look at more frames (fps, max_frames) "
+                "or choose another compressor"
+            )
         begun = time.perf_counter()
         projected = self.model.project(grid, question)
         return projected, (time.perf_counter() - begun) * 1e3
+
+
+def refusal(compressor: Compressor, frames: int, height: int, width: int) -> str:
+    """Why a compressor takes no video of this size; empty where it does."""
+    name = type(compressor).__name__
+    if frames < compressor.min_frames:
+        return f"{name} needs at least {compressor.min_frames} frames"
+    try:
+        compressor.num_tokens(frames, height, width)
+    except ValueError as error:
+        return f"{name}: {error}"
+    return ""
 
 
 def _reply(found: Answer, looking: dict[str, float]) -> Reply:

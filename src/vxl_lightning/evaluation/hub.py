@@ -16,7 +16,7 @@ from vxl_lightning.config import to_plain
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer, Asked, Reply, Shown
-from vxl_lightning.evaluation.config import EvaluatedVariant
+from vxl_lightning.evaluation.config import NONE, EvaluatedVariant
 from vxl_lightning.hub.load import load_hub
 from vxl_lightning.hub.video_lm import HubVideoLM
 from vxl_lightning.models.answering import Answer
@@ -98,12 +98,15 @@ def hub_answerers(
     depends = {"weights": identity.language_model(folder)}
     made: dict[str, Answerer] = {}
     for name, row in rows.items():
-        parts = {kind: spec for kind in ("compressor", "selector", "cache") if (spec := getattr(row, kind))}
+        given = {kind: getattr(row, kind) for kind in ("compressor", "selector", "cache")}
+        # A wrapped model has no selector or cache of its own that could be taken out.
+        without = {kind for kind in ("selector", "cache") if given[kind].get("name") == NONE}
+        parts = {kind: spec for kind, spec in given.items() if spec and kind not in without}
         built: dict[str, Any] = {
             kind: registry.build(kind, spec, dim=hidden) for kind, spec in parts.items() if kind != "cache"
         }
         if "cache" in parts:
-            built["cache"] = registry.build("cache", row.cache, shape=LanguageShape.of(base.text_model))
+            built["cache"] = registry.build("cache", parts["cache"], shape=LanguageShape.of(base.text_model))
         untrained = [kind for kind, part in built.items() if part.trainable]
         if untrained:
             raise UserError(

@@ -12,7 +12,7 @@ from vxl_lightning.ablation import identity
 from vxl_lightning.config import to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer
-from vxl_lightning.evaluation.config import REFERENCE, EvaluatedVariant
+from vxl_lightning.evaluation.config import NONE, REFERENCE, EvaluatedVariant
 from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.language import language_model_folder
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 KINDS = ("compressor", "selector", "cache")
 """What a row may put into a model."""
-
-NONE = "none"
-"""As the name of a row's selector or cache: without the model's own."""
 
 HUB = "hf:"
 """Beginning of a model's name that is a folder of Hugging Face's layout."""
@@ -173,6 +170,7 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
                 raise UserError(
                     f"variants.{name}: selector={row.selector['name']} has to be trained, and this model has none"
                 )
+            _same(name, row.selector, base.selector)
             selector = base.selector
         prompt = replace(prompt, select=0 if off else row.select, select_share=0.0)
     if row.cache:
@@ -182,6 +180,27 @@ def _fitted(base: "VideoLM", name: str, row: EvaluatedVariant) -> "VideoLM":
     return type(base)(
         base.language_model, base.tokenizer, base.projector, compressor, selector, prompt, base.whole, cache
     ).eval()
+
+
+def _same(name: str, spec: Mapping[str, Any], trained: Any) -> None:
+    """A selector with weights is the model's own, with the parameters that it was trained with.
+
+    Raises:
+        UserError: other ones are given.
+    """
+    for key, value in spec.items():
+        if key != "name" and getattr(trained.config, key, value) != value:
+            raise UserError(
+                f"variants.{name}: selector.{key}={value!r}, but the model's {spec['name']} was trained with "
+                f"{key}={getattr(trained.config, key)!r}; leave it out, or tune a model with it"
+            )
+
+
+def provenances(rows: Mapping[str, EvaluatedVariant]) -> list[dict[str, str]]:
+    """Where the plugins of rows come from, each once, for a manifest."""
+    named = [(kind, str(spec["name"])) for row in rows.values() for kind, spec in _parts(row).items()]
+    without = {("selector", NONE), ("cache", NONE)}
+    return [registry.provenance(kind, name) for kind, name in dict.fromkeys(named) if (kind, name) not in without]
 
 
 def _parts(row: EvaluatedVariant) -> dict[str, dict[str, Any]]:

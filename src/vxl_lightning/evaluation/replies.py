@@ -1,30 +1,29 @@
 """Replies on disk: each is stored, as soon as it is there, under the hash of what it depends on."""
 
-import fcntl
 import hashlib
-import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from vxl_lightning.ablation.cells import canonical
 from vxl_lightning.evaluation.answerer import Asked, Reply
+from vxl_lightning.evaluation.store import Store
 
 EDGE = 1 << 20
 """Bytes of a video's beginning, middle and end that tell it from others."""
 
 
-def key_of(answerer: str, video: str, times: Mapping[str, Any], asked: Asked) -> str:
+def key_of(answerer: str, video: str, times: Sequence[float], asked: Asked) -> str:
     """Of a reply.
 
     Args:
         answerer: hash of an `Answerer.identity`.
         video: its `fingerprint`.
-        times: how its frames are chosen, plain.
+        times: seconds of its frames that are shown.
         asked: the question as it is asked.
     """
-    content = {"answerer": answerer, "video": video, "times": dict(times)} | asdict(asked)
+    content = {"answerer": answerer, "video": video, "times": list(times)} | asdict(asked)
     return hashed(content)
 
 
@@ -52,38 +51,25 @@ def fingerprint(path: Path) -> str:
 
 
 class Replies:
-    """The replies of one answerer, ``<folder>/<answerer>.jsonl``: one line each, appended under a lock.
-
-    A line that was cut short when a process died does not count; what follows it begins a line of its own.
-    """
+    """The replies of one answerer, ``<folder>/<answerer>.jsonl``; a `Store` of them."""
 
     def __init__(self, folder: Path, answerer: str) -> None:
-        self.path = folder / f"{answerer}.jsonl"
-        self.known: dict[str, Reply] = {}
-        if self.path.exists():
-            for line in self.path.read_text().split("\n"):
-                try:
-                    record = json.loads(line)
-                except ValueError:
-                    continue
-                key = record.pop("key")
-                self.known[key] = Reply(**record)
+        self._store = Store(folder, answerer)
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._store.path
+
+    def __len__(self) -> int:
+        return len(self._store.known)
 
     def __contains__(self, key: str) -> bool:
-        return key in self.known
+        return key in self._store.known
 
     def __getitem__(self, key: str) -> Reply:
-        return self.known[key]
+        return Reply(**self._store.known[key])
 
     def add(self, key: str, reply: Reply) -> None:
         """Keep a reply."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        line = json.dumps({"key": key, **asdict(reply)}, ensure_ascii=False) + "\n"
-        with self.path.open("a+b") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if handle.tell():
-                handle.seek(-1, 2)
-                if handle.read(1) != b"\n":
-                    handle.write(b"\n")
-            handle.write(line.encode())
-        self.known[key] = reply
+        self._store.add(key, asdict(reply))

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from vxl_lightning.ablation.statistics import clustered_mean, sign_flip
 from vxl_lightning.evaluation.asking import Answered, reply_text
-from vxl_lightning.evaluation.base import Benchmark, Judged
+from vxl_lightning.evaluation.base import Benchmark, Figure, Judged
 from vxl_lightning.evaluation.config import REFERENCE
 
 Records = list[dict[str, Any]]
@@ -49,23 +49,41 @@ def figures(answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark]) -> 
     """One record a row, benchmark and figure: its value and error, what is left of the reference's, and the test."""
     reference = {a.benchmark: a for a in answers if a.row == REFERENCE}
     base = {name: {f.name: f for f in benchmarks[name].figures(a.judged)} for name, a in reference.items()}
+    videos = {name: {j.question.id: j.question.video for j in a.judged} for name, a in reference.items()}
     records: Records = []
     for a in answers:
-        other = reference[a.benchmark]
-        p = None if a.row == REFERENCE else sign_flip(a.scores - other.scores, a.videos)
         for f in benchmarks[a.benchmark].figures(a.judged):
-            whole = base[a.benchmark][f.name].value
+            # A figure of some replies alone may not be there for the reference.
+            other = base[a.benchmark].get(f.name)
+            whole = math.nan if other is None else other.value
+            p = None if other is None or a.row == REFERENCE else tested(f, other, videos[a.benchmark])
             records.append(
                 {"row": a.row, "benchmark": a.benchmark, "figure": f.name}
-                | {k: v for k, v in asdict(f).items() if k != "name"}
+                | {k: getattr(f, k) for k in ("value", "se", "n", "unit", "headline")}
                 | {"retained": 100 * f.value / whole if whole else math.nan, "difference": f.value - whole, "p": p}
             )
     return records
 
 
+def tested(figure: Figure, reference: Figure, videos: Mapping[str, str]) -> float | None:
+    """p of the paired test of a figure against the reference's; None where it is no sum over the same questions.
+
+    Args:
+        figure: of a row.
+        reference: the same one of the reference.
+        videos: question's id -> its video; whole videos are exchanged.
+    """
+    ids = list(figure.shares)
+    if not ids or figure.shares.keys() != reference.shares.keys():
+        return None
+    differences = np.array([figure.shares[i] - reference.shares[i] for i in ids])
+    return sign_flip(differences * len(ids), [videos[i] for i in ids])
+
+
 def groups(answers: Sequence[Answers]) -> Records:
     """One record a row, benchmark and group of every grouping: mean score, its error, and the rate of replies in which
-    no answer was found; the grouping ``all`` has one group."""
+    no answer was found; the grouping ``all`` has one group. Questions whose answer is not published have no score:
+    they are in ``n`` and in no mean, which is NaN where there are no others."""
     records: Records = []
     for a in answers:
         sets: dict[tuple[str, str], list[int]] = {("all", "all"): list(range(len(a.judged)))}
@@ -73,7 +91,10 @@ def groups(answers: Sequence[Answers]) -> Records:
             for grouping, group in j.question.categories.items():
                 sets.setdefault((grouping, group), []).append(i)
         for (grouping, group), which in sets.items():
-            mean, se = clustered_mean(a.scores[which], [a.videos[i] for i in which])
+            scored = [i for i in which if a.judged[i].question.answer]
+            mean, se = math.nan, math.nan
+            if scored:
+                mean, se = clustered_mean(a.scores[scored], [a.videos[i] for i in scored])
             unparsed = sum(a.judged[i].judgement.parsed is None for i in which)
             failed = sum(bool(a.answered[i].failed) for i in which)
             records.append(
@@ -148,8 +169,23 @@ def markdown(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(c.replace("|", "\\|") for c in line) + " |\n" for line in lines)
 
 
-def write(out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark]) -> tuple[Records, Records]:
+def folder(name: str) -> str:
+    """A name as one folder's, whatever is in it (``dtd 1/4``, ``..``); other names stay others."""
+    for mark in ("/", "\\", "\x00", *(["."] if not name.strip(".") else [])):
+        name = name.replace(mark, f"%{ord(mark):02X}")
+    return name
+
+
+def write(
+    out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchmark], notes: Sequence[str] = ()
+) -> tuple[Records, Records]:
     """``results``, ``groups``, ``questions`` and ``costs`` as parquet, ``table.md``, and the submissions.
+
+    Args:
+        out: folder.
+        answers: of every row to every benchmark.
+        benchmarks: by name.
+        notes: lines under the table, of what was not asked.
 
     Returns:
         The records of ``results`` and ``groups``.
@@ -158,10 +194,11 @@ def write(out: Path, answers: Sequence[Answers], benchmarks: Mapping[str, Benchm
     tables = {"results": found, "groups": grouped, "questions": questions(answers), "costs": costs(answers)}
     for name, records in tables.items():
         pq.write_table(pa.Table.from_pylist(records), out / f"{name}.parquet")
-    (out / "table.md").write_text(markdown(*layout(found, grouped)))
+    under = "".join(f"\n{note}\n" for note in notes)
+    (out / "table.md").write_text(markdown(*layout(found, grouped)) + under, encoding="utf-8")
     for a in answers:
         for file, content in benchmarks[a.benchmark].submission(a.judged).items():
-            path = out / "submissions" / a.row / a.benchmark / file
+            path = out / "submissions" / folder(a.row) / folder(a.benchmark) / file
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
     return found, grouped

@@ -19,7 +19,7 @@ import pyarrow.parquet
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.base import Listing, Problem, Question
 
-__all__ = ["Row", "RowError", "as_json", "choose_layout", "first_there", "listing", "read_files"]
+__all__ = ["Row", "RowError", "as_json", "choose_layout", "listing", "read_files"]
 
 LONG = 80
 """Characters of a wrong value that an error shows."""
@@ -186,12 +186,6 @@ def choose_layout(folder: Path, *layouts: Sequence[str]) -> list[Path]:
     if absent:
         raise UserError(f"{folder}: the annotations {', '.join(absent)} are missing beside the others")
     return [folder / name for name in chosen]
-
-
-def first_there(folder: Path, *names: str) -> str:
-    """The first of several names that a file of a benchmark may have below its folder; the first of all if none is
-    there, so that this one is told to be missing."""
-    return next((name for name in names if (folder / name).exists()), names[0])
 
 
 def read_files(*paths: Path) -> list[list[Row]]:

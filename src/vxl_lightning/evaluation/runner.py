@@ -1,7 +1,7 @@
 """An evaluation from its configuration to its tables."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from vxl_lightning.evaluation.answerer import Answerer
 from vxl_lightning.evaluation.asking import Ledger, ask
 from vxl_lightning.evaluation.base import Benchmark, Problem, Question
 from vxl_lightning.evaluation.config import EvaluationConfig
-from vxl_lightning.evaluation.models import answerers
+from vxl_lightning.evaluation.models import answerers, provenances
 from vxl_lightning.evaluation.replies import hashed
 from vxl_lightning.reporting.browser import Videos
 from vxl_lightning.reporting.evaluation import write_evaluation_report
@@ -34,7 +34,8 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
     """Read every benchmark and see what is missing, before anything runs.
 
     Raises:
-        UserError: no benchmark, an unknown one, one named twice, or no folder of it.
+        UserError: no benchmark, an unknown one, one named twice, no folder of it, or settings that it cannot be asked
+            with.
     """
     if not config.benchmarks:
         names = ", ".join(p.name for p in registry.installed("benchmark"))
@@ -53,23 +54,48 @@ def choose(config: EvaluationConfig) -> list[Chosen]:
             raise UserError(f"benchmarks names {name} twice; give each once, or with other parameters")
         benchmark = cls(settings, _folder(cls, Path(config.data_root)))
         found[name] = _read(name, benchmark, config, registry.provenance("benchmark", spec["name"]))
+        if config.answering == "likelihood" and any(q.subtitles for q in found[name].questions):
+            raise UserError(
+                f"benchmark {name}: answering=likelihood asks questions alone, without the subtitles that its figures "
+                "would name; set answering=generate, or leave subtitles out"
+            )
     return list(found.values())
 
 
 def _folder(cls: Any, root: Path) -> Path:
     folder: Path = root / cls.folder_name
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; {cls.title} is laid out as: {' '.join(cls.layout.split())}")
+        files = "; ".join(" ".join(line.split()) for line in cls.layout.splitlines())
+        raise UserError(f"{folder}: no such folder; {cls.title} is laid out in it as: {files}")
     return folder
 
 
 def _read(name: str, benchmark: Benchmark, config: EvaluationConfig, provenance: Mapping[str, str]) -> Chosen:
     listing = benchmark.read()
-    asked = list(listing.questions)[: config.limit or None]
+    asked = _first(listing.questions, config.limit)
     absent = benchmark.missing(asked)
     gone = {p.where for p in absent}
     there = [q for q in asked if q.video not in gone and q.subtitles not in gone]
     return Chosen(name, benchmark, there, [*listing.problems, *absent], provenance)
+
+
+def _first(questions: Sequence[Question], limit: int) -> list[Question]:
+    """The first ``limit`` questions, and all of their bundles, which count only whole; all questions where it is 0."""
+    first = questions[: limit or None]
+    bundles = {q.bundle for q in first if q.bundle}
+    return [*first, *(q for q in questions[len(first) :] if q.bundle in bundles)]
+
+
+def _notes(config: EvaluationConfig, chosen: Sequence[Chosen]) -> list[str]:
+    """What a reader of the table must know: that not all was asked."""
+    lost = {c.name: sum(p.questions for p in c.problems) for c in chosen}
+    told = [
+        f"{name}: {n:,} questions could not be asked and are left out; manifest.json has why."
+        for name, n in lost.items()
+        if n
+    ]
+    limit = f"Only the first {config.limit:,} questions of each benchmark were asked, and what counts with them."
+    return [limit, *told] if config.limit else told
 
 
 def run(
@@ -106,11 +132,13 @@ def run(
     for c in chosen:
         replies = ask(c.benchmark, c.questions, rows, config, ledger, lambda done, name=c.name: tell(name, done))  # type: ignore[misc]
         judged += [results.Answers.of(row, c.name, c.benchmark, found) for row, found in replies.items()]
-    found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen})
-    data = {c.name: hashed([q.id for q in c.questions]) for c in chosen}
+    found, grouped = results.write(out, judged, {c.name: c.benchmark for c in chosen}, _notes(config, chosen))
+    data = {c.name: hashed([asdict(q) for q in c.questions]) for c in chosen}
     problems = {c.name: [f"{p.where}: {p.reason} ({p.questions} questions)" for p in c.problems] for c in chosen}
-    content = manifest(config, [], [c.provenance for c in chosen if c.provenance], data)
-    write_manifest(out / "manifest.json", content | {"problems": problems, "failed_videos": ledger.failed})
+    plugins = [*(c.provenance for c in chosen if c.provenance), *provenances(config.rows)]
+    content = manifest(config, [], plugins, data)
+    told = {"problems": problems, "failed_videos": ledger.failed, "refused": ledger.refused}
+    write_manifest(out / "manifest.json", content | told)
     folders = {c.name: c.benchmark.folder for c in chosen}
     write_evaluation_report(
         out / "report.html",

@@ -90,12 +90,14 @@ class Reducer:
         Raises:
             UserError: the method cannot keep its budget on such a video.
         """
+        name, fewest = type(self.compressor).__name__, self.compressor.min_frames
+        if size[0] < fewest:
+            raise UserError(f"compressor={name} needs at least {fewest} frames, this video has {size[0]}; show it more")
         try:
             count, exact = self.compressor.num_tokens(*size), self.compressor.budget == "exact"
         except ValueError as error:
             raise UserError(
-                f"compressor={type(self.compressor).__name__} on a video of {size[0]} frames of {size[1]} x {size[2]} "
-                f"cells: {error}"
+                f"compressor={name} on a video of {size[0]} frames of {size[1]} x {size[2]} cells: {error}"
             ) from None
         if self.selector is None:
             return count, exact

@@ -155,7 +155,8 @@ def _pictures(data: Mapping[str, Any], videos: Videos) -> dict[str, dict[str, An
 
 def _wrong(questions: Sequence[dict[str, Any]], benchmarks: int) -> list[dict[str, Any]]:
     """Questions that were seen and went wrong in some row: the first of every benchmark, then the second of each..."""
-    wrong = [q for q in questions if any(r and not r[4] and r[2] < 1 for r in q["replies"])]
+    told = (q for q in questions if q["truth"])  # nobody knows what is wrong where the answer is not published
+    wrong = [q for q in told if any(r and not r[4] and r[2] < 1 for r in q["replies"])]
     by_benchmark = [[q for q in wrong if q["benchmark"] == b] for b in range(benchmarks)]
     return [q for turn in zip_longest(*by_benchmark) for q in turn if q is not None]
 

@@ -108,7 +108,7 @@ def bars_by_group(records: Records, colour: Mapping[str, str], title: str = "mea
         chosen = [r for r in records if r["row"] == row]
         figure.add_bar(
             y=[place[r["group"]] for r in chosen],
-            x=[r["mean"] for r in chosen],
+            x=[_finite(r["mean"]) for r in chosen],
             error_x={"array": [_finite(r["se"]) for r in chosen], "thickness": 1.1, "width": 3, "color": "#3c4654"},
             name=escape(row),
             orientation="h",

@@ -126,7 +126,8 @@ def scores_are_bounded(case: BenchmarkCase) -> None:
 
 
 def figures_are_named(case: BenchmarkCase) -> None:
-    """Figures have names of their own, finite values, a count, and one headline at least; order does not matter."""
+    """Figures have names of their own, finite values, which are the sums of their shares, a count, and one headline at
+    least; order does not matter."""
     truths = case.truths()
     judged = case.judged(truths[1:] + truths[:1])
     figures = case.made.figures(judged)
@@ -136,6 +137,9 @@ def figures_are_named(case: BenchmarkCase) -> None:
     expect(
         all(math.isfinite(f.value) and f.n > 0 for f in figures), f"a figure is not finite or counts nothing: {names}"
     )
+    for f in figures:
+        total = sum(f.shares.values())
+        expect(not f.shares or math.isclose(total, f.value, abs_tol=1e-9), f"{f.name} is {f.value}, its shares {total}")
     shuffled = random.Random(0).sample(judged, len(judged))
     for a, b in zip(figures, case.made.figures(shuffled), strict=True):
         same = a.name == b.name and math.isclose(a.value, b.value, abs_tol=1e-12) and a.n == b.n

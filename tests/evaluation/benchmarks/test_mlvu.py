@@ -143,8 +143,10 @@ def test_generated_tasks_are_told_to_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "json" / "9_summary.json").write_text('[{"video": "a.mp4"}, {"video": "b.mp4"}]')
     (tmp_path / "json" / "8_sub_scene.json").write_text("{")
     found = benchmark.read()
-    assert [(p.where, p.questions) for p in found.problems] == [("8_sub_scene.json", 0), ("9_summary.json", 2)]
-    assert all("not asked" in p.reason for p in found.problems)
+    assert [(p.where, p.questions) for p in found.problems] == [("8_sub_scene.json", 0), ("9_summary.json", 0)], (
+        "nothing is lost by them"
+    )
+    assert all("not asked" in p.reason for p in found.problems) and "2 questions" in found.problems[1].reason
 
 
 def test_missing_files_of_the_dev_set_are_all_named(tmp_path: Path) -> None:

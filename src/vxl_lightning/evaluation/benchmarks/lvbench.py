@@ -8,7 +8,8 @@ from typing import ClassVar
 from vxl_lightning.evaluation.averages import micro
 from vxl_lightning.evaluation.base import Benchmark, Figure, Judged, Judgement, Listing, Problem, Question
 from vxl_lightning.evaluation.letters import option_of
-from vxl_lightning.evaluation.rows import Row, RowError, as_json, choose_layout, first_there, listing, read_files
+from vxl_lightning.evaluation.places import first_there
+from vxl_lightning.evaluation.rows import Row, RowError, as_json, choose_layout, listing, read_files
 
 LETTERS = "ABCD"
 

@@ -7,7 +7,8 @@ from typing import ClassVar
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.base import Listing, Problem, Question
 from vxl_lightning.evaluation.benchmarks.mlvu import MLVU
-from vxl_lightning.evaluation.rows import Row, choose_layout, first_there, listing, read_files
+from vxl_lightning.evaluation.places import first_there
+from vxl_lightning.evaluation.rows import Row, choose_layout, listing, read_files
 
 TASKS = {
     "1_plotQA": "plotQA",
@@ -64,10 +65,11 @@ class MLVUDev(MLVU):
             path = folder / f"{name}.json"
             if path.exists():
                 try:
-                    count = len(read_files(path)[0])
+                    told = f"{len(read_files(path)[0]):,} questions"
                 except UserError:  # they are not asked anyway
-                    count = 0
-                found.append(Problem(path.name, "a remote model grades these replies (G-Avg): not asked", count))
+                    told = "questions that cannot be read"
+                reason = f"{told} whose replies a remote model grades (G-Avg) are not asked"
+                found.append(Problem(path.name, reason, 0))  # they are no part of what is asked here: none is lost
         return found
 
     def _question(self, row: Row, file: str) -> Question:

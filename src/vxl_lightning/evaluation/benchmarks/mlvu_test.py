@@ -7,7 +7,8 @@ from typing import ClassVar
 
 from vxl_lightning.evaluation.base import Judged, Listing, Question
 from vxl_lightning.evaluation.benchmarks.mlvu import MLVU
-from vxl_lightning.evaluation.rows import Row, as_json, choose_layout, first_there, listing, read_files
+from vxl_lightning.evaluation.places import first_there
+from vxl_lightning.evaluation.rows import Row, as_json, choose_layout, listing, read_files
 
 KINDS = {
     "topic_reasoning": "holistic",

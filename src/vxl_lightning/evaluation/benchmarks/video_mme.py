@@ -13,7 +13,8 @@ from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.averages import micro
 from vxl_lightning.evaluation.base import Benchmark, Figure, Judged, Judgement, Listing, Problem, Question
 from vxl_lightning.evaluation.letters import first_letter, lettered, option_of
-from vxl_lightning.evaluation.rows import Row, as_json, choose_layout, first_there, listing, read_files
+from vxl_lightning.evaluation.places import first_there
+from vxl_lightning.evaluation.rows import Row, as_json, choose_layout, listing, read_files
 from vxl_lightning.evaluation.subtitles import Subtitle, read_srt, showing
 
 LETTERS = "ABCD"

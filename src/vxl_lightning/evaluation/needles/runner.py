@@ -11,15 +11,15 @@ from vxl_lightning.ablation.accounting import PeakMemory
 from vxl_lightning.data.synth import shapes
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation import spans
-from vxl_lightning.evaluation.models import Fitted, fitted
+from vxl_lightning.evaluation.embedded import refusal
+from vxl_lightning.evaluation.models import Fitted, fitted, provenances
 from vxl_lightning.evaluation.needles import asking, grid, haystack, plant, road
 from vxl_lightning.evaluation.needles.asking import Asked, Record
 from vxl_lightning.evaluation.needles.config import NeedleEvaluationConfig
 from vxl_lightning.evaluation.needles.haystack import Haystack
 from vxl_lightning.evaluation.needles.plant import Planted
-from vxl_lightning.evaluation.needles.store import Store
 from vxl_lightning.evaluation.replies import hashed
-from vxl_lightning.models.video_lm import VideoLM
+from vxl_lightning.evaluation.store import Store
 from vxl_lightning.reporting.manifest import manifest, write_manifest
 
 Tell = Callable[[str, int, int], None]
@@ -82,7 +82,7 @@ def run(
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     cells = grid.write(out, config.name, records, costs)
-    content = manifest(config, [config.seed], [], {"haystack": hay.fingerprint})
+    content = manifest(config, [config.seed], provenances(config.rows), {"haystack": hay.fingerprint})
     write_manifest(out / "manifest.json", content | {"haystack": str(hay.path), "fps": fps, "frames": hay.frames})
     return Result(out, records, cells, costs, looked, known)
 
@@ -98,7 +98,8 @@ def _look(
     own: Fitted, names: list[str], hay: Haystack, planted: Planted, most: int
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What each row answers about a planted haystack, and what it cost."""
-    why = {name: _cannot(own.models[name], planted.cell.length, own.encoder.grid) for name in names}
+    size = planted.cell.length, *own.encoder.grid
+    why = {name: refusal(own.models[name].compressor, *size) for name in names}
     device = own.models[names[0]].device
     able = {name: own.models[name] for name in names if not why[name]}
     with PeakMemory(device) as watching:
@@ -118,19 +119,6 @@ def _look(
 
 def _added(a: Mapping[str, float], b: Mapping[str, float]) -> dict[str, float]:
     return {stage: a.get(stage, 0.0) + ms for stage, ms in b.items()}
-
-
-def _cannot(model: VideoLM, length: int, cells: tuple[int, int]) -> str:
-    """Why a model's compressor takes no video of this length; empty where it does."""
-    compressor = model.compressor
-    name = type(compressor).__name__
-    if length < compressor.min_frames:
-        return f"{name} needs at least {compressor.min_frames} frames"
-    try:
-        compressor.num_tokens(length, *cells)
-    except ValueError as error:
-        return f"{name}: {error}"
-    return ""
 
 
 def _identity(own: Fitted, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Answers on disk, one line for every row and planted haystack, so that a killed evaluation goes on where it was."""
+"""Answers on disk, a line each, so that a killed evaluation goes on where it was."""
 
 import fcntl
 import json
@@ -7,21 +7,22 @@ from typing import Any
 
 
 class Store:
-    """Lines of one row, ``<folder>/<row>.jsonl``, appended under a lock.
+    """Plain values by key, ``<folder>/<name>.jsonl``, appended under a lock.
 
     A line that was cut short when a process died does not count; what follows it begins a line of its own.
     """
 
-    def __init__(self, folder: Path, row: str) -> None:
-        self.path = folder / f"{row}.jsonl"
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = folder / f"{name}.jsonl"
         self.known: dict[str, Any] = {}
         if self.path.exists():
-            for line in self.path.read_text().split("\n"):
+            for line in self.path.read_bytes().split(b"\n"):  # a line may be cut within a character
                 try:
                     record = json.loads(line)
                 except ValueError:
                     continue
-                self.known[record["key"]] = record["content"]
+                if isinstance(record, dict) and record.keys() >= {"key", "content"}:
+                    self.known[record["key"]] = record["content"]
 
     def add(self, key: str, content: Any) -> Any:
         """Keep plain values; they come back as they are read from the file."""
