@@ -14,7 +14,7 @@ from vxl_lightning.evaluation.config import EvaluatedVariant
 @pytest.fixture
 def rows(monkeypatch, tmp_path):
     model = tiny_families.model("qwen2_vl")
-    base = SimpleNamespace(model=model, processor=None, text_model=model.base_model.language_model)
+    base = SimpleNamespace(model=model, processing=None, text_model=model.base_model.language_model)
     monkeypatch.setattr(hub, "load_hub", lambda folder, device: base)
 
     def build(**variants):

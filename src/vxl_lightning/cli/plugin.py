@@ -37,9 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing = actions.add_parser("list", help="every installed plugin, and what is wrong with those that do not load")
     _add_kind(listing)
 
-    show = actions.add_parser(
-        "show", help="one plugin: origin, traits, parameters; of a benchmark which files go where"
-    )
+    show = actions.add_parser("show", help="one plugin: origin, traits, parameters, and the files of a benchmark")
     show.add_argument("name", help="as in `vxl plugin list`, or DISTRIBUTION:NAME")
     _add_kind(show)
 
