@@ -24,9 +24,9 @@ would have taken longer than {limit:.0f} s, or no public code that can be called
 CLOSING = """
 - The smallest ratio to an original is {least:.2f}, the median {median:.2f}; `q_former` and `dts` are bound by the
   same matrix products as theirs.
-- All grow linearly with the frames but for noise and memory that is touched for the first time, except `fastvid`,
-  whose published definition takes in a whole segment for every anchor: `max_segment` (128) bounds it, so that it is
-  linear beyond.
+- All grow linearly with the frames but for noise and memory that is touched for the first time, with two exceptions.
+  `fastvid`'s published definition takes in a whole segment for every anchor: `max_segment` (128) bounds it, so that it
+  is linear beyond. `dts` was measured to 256 frames alone, with an exponent above 1; longer ones are over the limit.
 - Milliseconds are those of a small shared machine: compare within the table.
 """
 

@@ -1,6 +1,7 @@
 """Frames of a video as vision towers take them: resized, cropped, normalised, cut into patches."""
 
 import math
+import warnings
 
 import torch
 from torch import Tensor
@@ -34,7 +35,8 @@ def resized(frames: Tensor, height: int, width: int, mode: str) -> Tensor:
         try:
             return interpolate(frames, size, mode=mode, antialias=True)
         except (NotImplementedError, ValueError):
-            # PyTorch before 2.13 has no such filter; the processors too take the nearest that there is.
+            # The processors too take the nearest that there is.
+            warnings.warn("PyTorch before 2.13 has no Lanczos filter: frames are resized by bicubic", stacklevel=2)
             mode = "bicubic"
     return interpolate(frames, size, mode=mode, antialias=True)
 
