@@ -11,7 +11,11 @@ from tests import tiny_lm
 
 from vxl_lightning.config import to_plain
 from vxl_lightning.data.batch import ClipBatch, Position
+from vxl_lightning.errors import UserError
 from vxl_lightning.models.build import AdapterConfig, VideoLMConfig, build_video_lm
+from vxl_lightning.models.haystacks import HaystackConfig
+from vxl_lightning.models.prefix import PromptConfig
+from vxl_lightning.models.pretrained import save_pretrained, trained_state
 from vxl_lightning.modules.optim import OptimConfig
 from vxl_lightning.modules.tuning import InstructionTuning, TuningConfig
 from vxl_lightning.tokens import VideoGrid
@@ -160,3 +164,52 @@ def test_a_batch_that_stands_in_teaches_nothing(model_config):
     # Every parameter gets a gradient, as DDP needs, and it is zero.
     assert len(grads[0]) == len(grads[1]) > 0 and all(g is not None and g.abs().sum() == 0 for g in grads[1])
     assert sum(float(g.abs().sum()) for g in grads[0]) > 0
+
+
+def test_haystacks_follow_the_seed_of_their_batch_and_teach_selector_and_adapter(model_config):
+    selecting = replace(model_config, selector={"name": "late_interaction"}, prompt=PromptConfig(select=3))
+    config = TuningConfig(
+        haystack=HaystackConfig(frames=400, groups=3), rates={"selector": 1e-2, "adapter": 1e-2}, align_weight=0.0,
+        optim=OptimConfig(steps=4),
+    )  # fmt: skip
+    module = InstructionTuning(config, selecting)
+    assert changed(module) == {"selector", "adapter"}
+    module.log = lambda *a, **k: None
+    (data,) = batches(1)
+
+    def loss(seed):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            return module.training_step(data, 0).item()
+
+    assert loss(1) == loss(1) and len({loss(s) for s in range(5)}) > 1
+    torch.manual_seed(3)
+    assert module.validation_step(data, 0) == module.validation_step(data, 0), "validation is never random"
+
+
+@pytest.mark.parametrize("wrong", [{"objective": "align"}, {"from_words": 2}, {"dialogue": True}])
+def test_haystacks_are_for_answers_about_videos_that_are_shown(wrong):
+    with pytest.raises(ValueError, match="haystacks are for answers about videos that are shown"):
+        TuningConfig(haystack=HaystackConfig(groups=4), **wrong)
+
+
+def test_tuning_goes_on_from_a_model_that_has_no_selector_yet(model_config, tmp_path):
+    first = InstructionTuning(TuningConfig(optim=OptimConfig(steps=2)), model_config)
+    fit(first, batches(2), 2)
+    save_pretrained(tmp_path / "first", first.model, model_config)
+    selecting = replace(model_config, selector={"name": "late_interaction"}, prompt=PromptConfig(select=3))
+    went_on = InstructionTuning(TuningConfig(), selecting, model_from=str(tmp_path / "first"))
+    before, after = trained_state(first.model), trained_state(went_on.model)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert {name.split(".")[0] for name in set(after) - set(before)} == {"selector"}
+
+
+def test_tuning_does_not_go_on_from_a_model_of_other_parts(model_config, tmp_path):
+    save_pretrained(tmp_path / "first", build_video_lm(model_config), model_config)
+    other = replace(model_config, compressor={"name": "pool", "retention": 1 / 16})
+    with pytest.raises(UserError, match="weights do not fit the model, first at 'compressor"):
+        InstructionTuning(TuningConfig(), other, model_from=str(tmp_path / "first"))
+    compressor = build_video_lm(model_config).compressor
+    save_pretrained(tmp_path / "alone", compressor, DTS)
+    with pytest.raises(UserError, match="holds a compressor alone; give it as compressor_from"):
+        InstructionTuning(TuningConfig(), model_config, model_from=str(tmp_path / "alone"))

@@ -189,5 +189,11 @@ def spoken(model: VideoLM, samples: Sequence[Sample], times: Tensor, count: int)
 
 
 def group_at(starts: Tensor, seconds: float) -> int:
-    """The group of a time: the last whose first frame is not after it, with a little slack for rounded times."""
-    return int((starts <= seconds + 1e-3).sum().clamp(1)) - 1
+    """The group of a time: the last whose first frame is not after it, with a little slack for rounded times.
+
+    Args:
+        starts: ``[G]`` seconds of the groups' first frames; what no longer rises is padding.
+        seconds: the time.
+    """
+    there = torch.cat([starts.new_ones(1, dtype=torch.bool), starts.diff() > 0]).cumprod(0).bool()
+    return int((there & (starts <= seconds + 1e-3)).sum().clamp(1)) - 1

@@ -153,6 +153,29 @@ def load_compressor(path: str | Path, into: Compressor) -> None:
     _fill(into, weights, set(), folder)
 
 
+def load_video_lm(path: str | Path, into: VideoLM) -> list[str]:
+    """Copy all that was trained of a saved VideoLM into one that tuning goes on with.
+
+    Args:
+        path: the folder.
+        into: has the same compressor, projector and adapters; its selector or cache may be new.
+
+    Returns:
+        The parts that are new, because the folder has none: ``selector``, ``cache``.
+
+    Raises:
+        UserError: a folder of a compressor alone, or weights that do not fit.
+    """
+    folder = Path(path)
+    described, weights = _read(folder)
+    if described["kind"] != "video_lm":
+        raise UserError(f"{folder}: holds a compressor alone; give it as compressor_from")
+    there = {name.split(".")[0] for name in weights}
+    new = [part for part in ("selector", "cache") if part not in there and getattr(into, part) is not None]
+    _fill(into, weights, {name for name in trained_state(into) if name.split(".")[0] in new}, folder)
+    return new
+
+
 def trained_state(model: VideoLM) -> dict[str, Tensor]:
     """All weights but the frozen ones of the language model: compressor, projector, selector, adapter."""
     start = "language_model."

@@ -159,7 +159,11 @@ class VideoLM(nn.Module):
     # --- training ---------------------------------------------------------------------------------------------------
 
     def loss(
-        self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool = False
+        self,
+        projected: Projected,
+        questions: Sequence[Sequence[tuple[str, str]]],
+        dialogue: bool = False,
+        select: bool = True,
     ) -> Tensor:
         """Mean negative log-likelihood of the answers' tokens and their ends.
 
@@ -167,21 +171,23 @@ class VideoLM(nn.Module):
             projected: the batch's videos.
             questions: for every video its (question, answer) pairs, packed after one prefix.
             dialogue: each question also reads the exchanges before it; by default it stands alone.
+            select: let the selector choose, where there is one; False where the videos are what it left already.
         """
-        trees, memories = self._trees(projected, questions, dialogue)
+        trees, memories = self._trees(projected, questions, dialogue, select)
         return -self.log_likelihood(pack(trees, self.embedding), memories).mean()
 
     def _trees(
-        self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool
+        self, projected: Projected, questions: Sequence[Sequence[tuple[str, str]]], dialogue: bool, select: bool
     ) -> tuple[list[list[Segment]], list[Memory]]:
         """Questions and answers after their prefixes, and what is remembered of those that a cache compressor read."""
         prefixes: list[Prefix] = []
         asked: list[list[tuple[str, str]]] = []
         for b, pairs in enumerate(questions):
             # What a selector keeps depends on the question: then nothing is shared.
-            alone = self.selector is not None and not dialogue
+            alone = select and self.selector is not None and not dialogue
             for chunk in [[pair] for pair in pairs] if alone else [list(pairs)] if pairs else []:
-                prefixes.append(self.prefix(projected, b, chunk[0][0]))
+                whole = self.layout.whole(projected, b, self.embedding) if not select else None
+                prefixes.append(whole or self.prefix(projected, b, chunk[0][0]))
                 asked.append(chunk)
         if not asked:
             raise UserError("no sample of this batch has an answered question; instruction tuning needs conversations")

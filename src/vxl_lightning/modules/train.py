@@ -105,6 +105,9 @@ class TrainConfig:
     """Read with module=tuning. ``dim=0`` takes the channels of the data."""
     compressor_from: str = ""
     """Read with module=tuning: folder of a pretrained compressor to start from."""
+    model_from: str = ""
+    """Read with module=tuning: folder of a tuned model to go on from, whose parts ``model`` names again; a selector or
+    cache that it does not have starts fresh."""
 
     def __post_init__(self) -> None:
         if self.module not in MODULES:
@@ -159,7 +162,12 @@ def _check_same(config: TrainConfig, path: Path, checkpoint: Path) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"--resume: {path} cannot be read ({error}); start anew with another out=") from None
     plain = to_plain(config)
-    for key in ("module", "seed", config.module, *(("model", "compressor_from") if config.module == "tuning" else ())):
+    for key in (
+        "module",
+        "seed",
+        config.module,
+        *(("model", "compressor_from", "model_from") if config.module == "tuning" else ()),
+    ):
         for name, value in _leaves(key, plain[key]):
             if (before := dict(_leaves(key, began.get(key))).get(name)) != value:
                 raise UserError(
@@ -216,7 +224,7 @@ def _module(config: TrainConfig, dim: int) -> tuple[L.LightningModule, TrainConf
         pretraining = replace(config.pretraining, dim=config.pretraining.dim or dim, seed=config.seed)
         return ReconstructivePretraining(pretraining), replace(config, pretraining=pretraining)
     model = replace(config.model, dim=config.model.dim or dim)
-    module = InstructionTuning(config.tuning, model, config.compressor_from or None)
+    module = InstructionTuning(config.tuning, model, config.compressor_from or None, config.model_from or None)
     return module, replace(config, model=model)
 
 

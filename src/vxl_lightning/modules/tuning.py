@@ -16,7 +16,8 @@ from vxl_lightning.data.schema import Sample
 from vxl_lightning.errors import UserError
 from vxl_lightning.models.alignment import alignment_loss, events, spoken, vocabulary
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
-from vxl_lightning.models.pretrained import load_compressor
+from vxl_lightning.models.haystacks import HaystackConfig, haystacks
+from vxl_lightning.models.pretrained import load_compressor, load_video_lm
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.modules.optim import OptimConfig, build_optimizer
 from vxl_lightning.tokens import VideoGrid
@@ -53,6 +54,11 @@ class TuningConfig:
     from_words: int = 0
     """Tokens a group of a video that is told in the words of its needles instead of shown: the warm-up of a language
     model, with no compressor in it. 0 shows the video."""
+    haystack: HaystackConfig = field(default_factory=HaystackConfig)
+    """Make each clip seem a part of a long video of which a selector left ``groups``, and train the selector to find
+    them; ``groups=0`` shows clips as they are."""
+    selection_weight: float = 1.0
+    """Weight of the selector's loss beside the answers' loss, in haystacks."""
     dialogue: bool = False
     """Questions about a video continue one another. By default each stands alone, all packed after one prefix."""
     gradient_checkpointing: bool = False
@@ -73,14 +79,24 @@ class TuningConfig:
             raise ValueError(
                 f"from_words={self.from_words} leaves nothing to align: words are aligned; use objective=answer"
             )
-        if self.align_weight < 0 or self.from_words < 0:
-            raise ValueError(f"align_weight={self.align_weight} and from_words={self.from_words} must not be negative")
+        if min(self.align_weight, self.from_words, self.selection_weight) < 0:
+            raise ValueError(
+                f"align_weight={self.align_weight}, from_words={self.from_words} and "
+                f"selection_weight={self.selection_weight} must not be negative"
+            )
+        if self.haystack.groups and (self.objective != "answer" or self.from_words or self.dialogue):
+            raise ValueError(
+                f"haystack with objective={self.objective}, from_words={self.from_words} and dialogue={self.dialogue}: "
+                "haystacks are for answers about videos that are shown, each question by itself; set objective=answer, "
+                "from_words=0 and dialogue=false, or haystack.groups=0"
+            )
 
 
 class InstructionTuning(L.LightningModule):
     """Trains compressor, projector, selector, cache and adapter; the rest of the language model stays frozen.
 
-    Nothing in a step is random: a resumed run repeats the uninterrupted one. Parts whose rate is 0, and those
+    Nothing in a step is random but haystacks, which follow the seed of their batch: a resumed run repeats the
+    uninterrupted one. Parts whose rate is 0, and those
     the objective does not reach, are frozen, so that every trainable parameter gets a gradient under DDP.
     Under ``ModelParallelStrategy(data_parallel_size=N, tensor_parallel_size=1)`` the language model's layers are
     sharded (FSDP2); the other parts are small and stay whole.
@@ -90,6 +106,7 @@ class InstructionTuning(L.LightningModule):
         model: what to build, as a `VideoLMConfig` or the mapping of one; or a `VideoLM` that exists already and
             is tuned in place (then a checkpoint does not record how to build it).
         compressor_from: folder of a pretrained compressor to start from.
+        model_from: folder of a tuned model to go on from; a selector or cache that it does not have starts fresh.
 
     Raises:
         UserError: an unknown plugin or parameter, or weights that do not fit.
@@ -101,6 +118,7 @@ class InstructionTuning(L.LightningModule):
         config: TuningConfig | Mapping[str, Any],
         model: VideoLM | VideoLMConfig | Mapping[str, Any],
         compressor_from: str | None = None,
+        model_from: str | None = None,
     ) -> None:
         super().__init__()
         self.config = config if isinstance(config, TuningConfig) else tuning_from_plain(config)
@@ -108,8 +126,11 @@ class InstructionTuning(L.LightningModule):
             model = VideoLMConfig.from_plain(model)
         self.model_config = None if isinstance(model, VideoLM) else model
         plain = None if self.model_config is None else to_plain(self.model_config)
-        self.save_hyperparameters({"config": to_plain(self.config), "model": plain, "compressor_from": compressor_from})
+        began = {"compressor_from": compressor_from, "model_from": model_from}
+        self.save_hyperparameters({"config": to_plain(self.config), "model": plain} | began)
         self.model = model if isinstance(model, VideoLM) else build_video_lm(model)
+        if model_from is not None:
+            load_video_lm(model_from, self.model)
         if compressor_from is not None:
             load_compressor(compressor_from, self.model.compressor)
         self._sharded = False
@@ -212,11 +233,24 @@ class InstructionTuning(L.LightningModule):
             self.log(f"{stage}/align_loss", aligned, batch_size=size)
             loss = loss + aligned * (1.0 if config.objective == "align" else config.align_weight)
         if config.objective == "answer":
-            answered = self.model.loss(projected, _pairs(batch.samples), config.dialogue)
+            pairs = _pairs(batch.samples)
+            if config.haystack.groups:
+                made = haystacks(self.model, projected, batch.samples, config.haystack, self._chance(stage))
+                projected, pairs = made.projected, made.pairs
+                if made.selection is not None:
+                    self.log(f"{stage}/selection_loss", made.selection, batch_size=size)
+                    loss = loss + config.selection_weight * made.selection
+            answered = self.model.loss(projected, pairs, config.dialogue, select=not config.haystack.groups)
             self.log(f"{stage}/answer_loss", answered, batch_size=size)
             loss = loss + answered
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size)
         return loss
+
+    def _chance(self, stage: str) -> torch.Generator:
+        """What haystacks are drawn from: on the CPU, so that every device draws alike. In training it follows the
+        generator that the datamodule seeds for every batch and rank; in validation it is always the same."""
+        seed = int(torch.randint(2**31, ())) if stage == "train" else 0
+        return torch.Generator().manual_seed(seed)
 
     @property
     def _aligns(self) -> bool:
@@ -234,6 +268,8 @@ def tuning_from_plain(values: Mapping[str, Any]) -> TuningConfig:
     settings: dict[str, Any] = dict(values)
     if isinstance(settings.get("optim"), Mapping):
         settings["optim"] = OptimConfig(**settings["optim"])
+    if isinstance(settings.get("haystack"), Mapping):
+        settings["haystack"] = HaystackConfig(**settings["haystack"])
     return TuningConfig(**settings)
 
 
