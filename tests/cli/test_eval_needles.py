@@ -28,6 +28,9 @@ def test_the_configuration_is_printed_with_its_help(conf, capsys):
     [
         (["lengths=[0]"], "lengths=[0]"),
         (["deepness=3"], "unknown key 'deepness'"),
+        (["model=''"], "model is empty"),
+        (["max_new_tokens=0"], "max_new_tokens=0"),
+        (["variants={a: {selectr: uniform}}"], "unknown key 'selectr'"),
         ([], "nowhere: no config.json"),
         (["--data-root", "somewhere"], "--data-root"),
     ],
