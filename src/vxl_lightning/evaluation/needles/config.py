@@ -68,3 +68,16 @@ class NeedleEvaluationConfig(AskingConfig):
             raise UserError(f"pairs={self.pairs} with footage=val: held-out pairs are for the test; set pairs=seen")
         if not (math.isfinite(self.fps) and self.fps >= 0):
             raise UserError(f"fps={self.fps} must be above 0, or 0 for what the model was trained on")
+
+    def rate(self, recorded: float | None) -> float:
+        """Frames looked at each second.
+
+        Args:
+            recorded: what the model was trained on, or None where that was not recorded.
+
+        Raises:
+            UserError: neither says.
+        """
+        if fps := self.fps or recorded:
+            return fps
+        raise UserError(f"model={self.model} does not record its frames a second; give them, such as fps=4")
