@@ -21,7 +21,7 @@ pytest.importorskip("lmms_eval", reason="lmms-eval is not installed; docs/lmms_e
 
 from lmms_eval.api.instance import Instance
 
-from vxl_lightning.integrations.lmms_eval_model import Video, Vxl, VxlMessages, VxlTexts, as_visual
+from vxl_lightning.integrations.lmms_eval_model import Vxl, VxlMessages, VxlTexts
 
 RUN = Path(__file__).with_name("lmms_eval_run.py")
 
@@ -174,15 +174,6 @@ def test_what_was_answered_before_a_video_broke_is_kept(answerer: Noting, tmp_pa
 def test_turns_that_cannot_be_shown_are_refused(answerer: Noting, contents: list[Any], reason: str) -> None:
     with pytest.raises(UserError, match=f"toy: {reason}"):
         generate(VxlMessages("m"), [said(*contents)])
-
-
-def test_visuals_come_as_paths_texts_or_mappings() -> None:
-    for visual in (Path("a.mp4"), "a.mp4", {"url": "a.mp4"}, {"video": "a.mp4"}):
-        assert as_visual([visual], "toy") == Video("a.mp4")
-    assert as_visual([{"path": "a.mp4", "video_start": 1, "video_end": 2}], "toy") == Video("a.mp4", 1, 2)
-    assert as_visual(["a.PNG"], "toy") == ("a.PNG",)
-    with pytest.raises(UserError, match="shows 1 visuals"):
-        as_visual([{"frames": 3}], "toy")
 
 
 def test_examples_before_the_question_are_refused(answerer: Noting) -> None:

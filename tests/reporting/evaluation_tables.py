@@ -21,12 +21,6 @@ SECONDS = 8.0
 TASKS = ("action count", "state", "scene transition that has a long name indeed", "order")
 PROBLEMS = {"quiz": [Problem("quiz.json[7]", "answer 'C' is none of its options"), Problem("9.mp4", "no such file", 3)]}
 MEAN = {"config": {"fps": 1.0, "max_frames": 16, "answering": "generate", "limit": 0}}
-NEEDLES = [
-    {"row": row, "length": length, "depth": depth, "mean": (i + 3 * j) % 10 / 9, "se": 0.1, "n": 8}
-    for row in STRENGTH
-    for i, length in enumerate((64, 128, 1024))
-    for j, depth in enumerate((0.0, 0.25, 0.5, 1.0))
-]
 
 
 class Quiz(Toy):
@@ -91,13 +85,13 @@ def write_videos(folder, names=("0.mp4", "1.mp4", "2.mp4")):
         write_video(folder / name, levels.expand(16, 3, 48, 64).contiguous(), 16 / SECONDS)
 
 
-def write_report(path, made, videos=None, needles=None, **changed):
+def write_report(path, made, videos=None, **changed):
     benchmarks = {a.benchmark: Quiz(Quiz.Config(), path.parent) for a in made}
     content = manifest({}, [], [], {"quiz": "abc"}) | MEAN | {"note": "<script>alert('x')</script>"}
     given = {
         "name": "What is left of a tiny model", "results": results.figures(made, benchmarks),
         "groups": results.groups(made), "questions": results.questions(made), "costs": results.costs(made),
         "manifest": content, "problems": PROBLEMS, "failed": {"3.mp4": "3.mp4: cannot be decoded (no moov atom)"},
-        "videos": videos, "needles": needles,
+        "videos": videos,
     }  # fmt: skip
     write_evaluation_report(path, **(given | changed))

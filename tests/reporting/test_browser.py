@@ -2,7 +2,6 @@ import json
 
 import pytest
 from tests.ablation import synthetic
-from tests.reporting import evaluation_tables as fake
 
 from vxl_lightning.reporting import plots
 from vxl_lightning.reporting.browser import ablation_browser
@@ -30,32 +29,6 @@ def test_what_is_embedded_cannot_leave_its_script_and_comes_back_as_it_was():
 def test_numbers_that_are_none_are_refused_in_a_page():
     with pytest.raises(ValueError, match="JSON compliant"):
         embedded({"x": float("nan")})
-
-
-def test_needle_grids_have_depth_downwards_and_say_value_and_number():
-    records = [
-        {"row": "a", "length": 128, "depth": 0.5, "mean": 0.25, "se": 0.1, "n": 8},
-        {"row": "a", "length": 64, "depth": 0.0, "mean": 1.0, "se": float("nan"), "n": 4},
-        {"row": "b", "length": 64, "depth": 0.0, "mean": 0.0, "se": None, "n": 4},
-        {"row": "b", "length": 64, "depth": 1.0, "mean": float("nan"), "se": None, "n": 0},
-    ]
-    found = plots.depth_by_length(records)
-    assert list(found) == ["a", "b"]
-    (grid,) = found["a"]["data"]
-    assert (grid["x"], grid["y"], grid["z"]) == (["64", "128"], ["0", "50"], [[1.0, None], [None, 0.25]])
-    assert grid["text"] == [["<b>1.00</b><br>n 4", ""], ["", "<b>0.25</b><br>n 8"]]
-    assert grid["customdata"][1][1] == [8, " ± 0.100"] and grid["customdata"][0][0] == [4, ""]
-    (none,) = found["b"]["data"]
-    assert none["z"] == [[0.0], [None]] and none["text"] == [["<b>0.00</b><br>n 4"], ["–<br>n 0"]]
-    assert (grid["zmin"], grid["zmax"]) == (0, 1) and found["a"]["layout"]["yaxis"]["autorange"] == "reversed"
-
-
-def test_published_colours_run_from_red_to_green_and_others_to_blue():
-    ends = [
-        plots.depth_by_length(fake.NEEDLES, published=p)["reference"]["data"][0]["colorscale"][-1][1] for p in (0, 1)
-    ]
-    blue, green = ([int(v) for v in colour.removeprefix("rgb(").rstrip(")").split(",")] for colour in ends)
-    assert blue[2] == max(blue) and green[1] == max(green)
 
 
 def test_bars_hatch_a_colour_that_comes_again_and_show_chance_once_a_group():

@@ -23,7 +23,7 @@ def answers(tmp_path_factory):
 @pytest.fixture(scope="module")
 def html(answers, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    fake.write_report(path, answers, needles=fake.NEEDLES)
+    fake.write_report(path, answers)
     return path.read_text(encoding="utf-8")
 
 
@@ -78,10 +78,10 @@ def test_bars_are_the_groups_in_their_order_with_errors(answers, html):
     assert all(e is None or e > 0 for e in bars["error_x"]["array"]) and len(bars["y"]) == len(fake.TASKS)
 
 
-def test_without_problems_costs_or_needles_there_are_no_such_parts(answers, tmp_path):
+def test_without_problems_or_costs_there_are_no_such_parts(answers, tmp_path):
     fake.write_report(tmp_path / "report.html", answers, problems={}, failed={}, costs=[{"row": "a", "benchmark": "b"}])
     text = main((tmp_path / "report.html").read_text())
-    for part in ("missing", "costs", "needles"):
+    for part in ("missing", "costs"):
         assert f'id="{part}"' not in text and f'href="#{part}"' not in text
 
 

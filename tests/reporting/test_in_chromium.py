@@ -10,11 +10,13 @@ from PIL import Image
 from tests.ablation import synthetic
 from tests.reporting import evaluation_tables as fake
 from tests.reporting.chromium import BROWSER, Chromium
+from tests.reporting.test_needles import FOUND
 
 from vxl_lightning.ablation.tables import BASELINES, caption, write_tables
 from vxl_lightning.evaluation.results import questions
 from vxl_lightning.reporting.browser import Videos
 from vxl_lightning.reporting.manifest import manifest
+from vxl_lightning.reporting.needles import write_report as write_needles
 from vxl_lightning.reporting.report import write_report
 
 pytestmark = [
@@ -36,7 +38,7 @@ def evaluation(answers, tmp_path_factory):
     fake.write_videos(folder)
     lengths = {folder / f"{i}.mp4": fake.SECONDS for i in range(12)}
     videos = Videos({"quiz": folder, "other": folder}, lengths, 6)
-    fake.write_report(out / "report.html", answers, videos, fake.NEEDLES)
+    fake.write_report(out / "report.html", answers, videos)
     return out / "report.html"
 
 
@@ -50,9 +52,16 @@ def ablation(tmp_path_factory):
         out / "report.html", name="tiny", results=records, timings=synthetic.timings(rows),
         comparisons=pq.read_table(out / "comparisons.parquet").to_pylist(), pictures=[],
         manifest=manifest({}, [0], [], {"test": "abc"}), caption=caption(records), baselines=BASELINES,
-        predictions=predictions, needles=fake.NEEDLES,
+        predictions=predictions,
     )  # fmt: skip
     return out / "report.html"
+
+
+@pytest.fixture(scope="module")
+def needles(tmp_path_factory):
+    path = tmp_path_factory.mktemp("needles") / "needle.html"
+    write_needles(path, "tiny", FOUND)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +94,7 @@ def verdicts(records):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("report", ["evaluation", "ablation"])
+@pytest.mark.parametrize("report", ["evaluation", "ablation", "needles"])
 def test_a_report_draws_within_the_width_of_the_page(page, report, width, tmp_path):
     browser = page(report, width)
     inside, window = browser.run("[document.documentElement.scrollWidth, innerWidth]")
@@ -97,7 +106,8 @@ def test_a_report_draws_within_the_width_of_the_page(page, report, width, tmp_pa
     assert late == [], "nothing sticks out but what scrolls"
     browser.screenshot(tmp_path / "page.png")
     pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB"))
-    assert (0, 114, 178) in {tuple(int(v) for v in c) for c in pixels.reshape(-1, 3)[::7]}, "figures are drawn"
+    colour = (165, 0, 38) if report == "needles" else (0, 114, 178)
+    assert colour in {tuple(int(v) for v in c) for c in pixels.reshape(-1, 3)[::7]}, "figures are drawn"
 
 
 def test_menus_switch_the_bars(page):
@@ -127,18 +137,20 @@ def test_budgets_switch_the_bars_of_an_ablation(page):
     assert browser.count("#by-task .trace.bars") == 5 and "chance" in browser.text("#by-task")
 
 
-def test_needles_change_their_colours(page):
-    browser = page("evaluation")
-    assert browser.count("#needles .heatmaplayer image") == 3
-    assert "n 8" in browser.text("#needles .plotly-graph-div")
+def test_needles_change_their_score_and_their_colours(page):
+    browser = page("needles")
+    assert browser.count("#needles .heatmaplayer image") == 2
+    cells = browser.text("#needles .plotly-graph-div")
+    assert "0.25" in cells and "n 8" in cells
     scale = "JSON.stringify(document.querySelector('#needles .plotly-graph-div').data[0].colorscale)"
     blue = browser.run(scale)
-    browser.choose("#needles .colours", "red to green, as published")
+    browser.choose("#colours", "red to green, as published")
+    browser.choose("#score", "when: iou")
     browser.settle()
-    assert browser.run(scale) != blue
-    browser.choose("#needles .colours", "red to blue")
+    assert "0.40" in browser.text("#needles .plotly-graph-div") and browser.run(scale) != blue
+    browser.choose("#colours", "red to blue")
     browser.settle()
-    assert browser.run(scale) == blue
+    assert "0.40" in browser.text("#needles .plotly-graph-div") and browser.run(scale) == blue
 
 
 def test_filters_find_what_they_say(page, answers):

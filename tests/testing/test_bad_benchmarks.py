@@ -109,3 +109,6 @@ def test_missing_files_are_listed_once_with_what_they_cost(tmp_path: Path) -> No
     (tmp_path / "0.mp4").touch()
     toy = Toy(Toy.Config(), tmp_path)
     assert [(p.where, p.questions) for p in toy.missing(toy.read().questions)] == [("1.mp4", 3)]
+    asked = [replace(q, subtitles=f"{q.id}.srt" if q.id in "124" else None) for q in toy.read().questions]
+    lost = {p.where: p.questions for p in toy.missing(asked)}
+    assert lost == {"1.mp4": 3, "1.srt": 0, "2.srt": 1, "4.srt": 1}, "a question that lacks both files is lost once"

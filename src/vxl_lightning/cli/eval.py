@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="such as model=hf:FOLDER max_frames=32")
     parser.add_argument("--data-root", metavar="DIR", help="folder of the benchmarks' folders (data_root=DIR)")
     parser.add_argument("--print-config", action="store_true", help="print the resolved configuration and stop")
-    parser.add_argument("--dry-run", action="store_true", help="list questions and what is missing, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be asked and what is missing, and stop")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,6 +1,7 @@
 """``vxl eval`` of a configuration of needles at length; a part of `cli.eval`."""
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -28,21 +29,26 @@ def run(args: argparse.Namespace) -> int:
     count, rows = len(config.lengths) * len(config.depths) * config.per_cell, len(config.rows)
     frames = sum(config.lengths) * len(config.depths) * config.per_cell
     console.print(f"{count:,} haystacks of {frames:,} frames in all, {rows} row{'s' * (rows > 1)}", style="dim")
-    if args.dry_run:
-        return 0
     from transformers.utils import logging as transformers_logging
 
     from vxl_lightning.cli.eval import bars
+    from vxl_lightning.evaluation.models import fitted
+    from vxl_lightning.evaluation.needles import haystack
     from vxl_lightning.evaluation.needles.runner import run as evaluate
 
     transformers_logging.disable_progress_bar()
+    # What cannot be is refused here, whether it is about to be done or not.
+    own = fitted(Path(config.model), config.rows)
+    haystack.check(config, config.rate(own.fps))
+    if args.dry_run:
+        return 0
     with bars(console) as progress:
         tasks = {stage: progress.add_task(stage, total=None) for stage in ("haystack", "needles")}
 
         def tell(stage: str, done: int, total: int) -> None:
             progress.update(tasks[stage], completed=done, total=total)
 
-        result = evaluate(config, tell=tell)
+        result = evaluate(config, own, tell)
     _show(console, result)
     return 0
 

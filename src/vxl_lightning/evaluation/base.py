@@ -49,7 +49,7 @@ class Problem:
     Attributes:
         where: file and row, such as ``lvb_val.json[17]``, or the path that is missing.
         reason: what is wrong, the value, and what is allowed.
-        questions: how many questions are lost by it.
+        questions: how many questions are lost by it, those left out that another problem costs already.
     """
 
     where: str
@@ -155,14 +155,15 @@ class Benchmark(ABC):
         """
 
     def missing(self, questions: Sequence[Question]) -> list[Problem]:
-        """Videos and subtitles that are not there, each once, with how many questions it costs."""
-        wanted: dict[str, int] = {}
+        """Videos and subtitles that are not there, each once, with how many questions it costs. A question that lacks
+        both counts with its video alone."""
+        wanted = dict.fromkeys(path for q in questions for path in (q.video, q.subtitles) if path is not None)
+        lost = {path: 0 for path in wanted if not (self.folder / path).exists()}
         for q in questions:
-            for path in (q.video, q.subtitles):
-                if path is not None:
-                    wanted[path] = wanted.get(path, 0) + 1
-        absent = {path: n for path, n in wanted.items() if not (self.folder / path).exists()}
-        return [Problem(path, "no such file", n) for path, n in absent.items()]
+            first = next((path for path in (q.video, q.subtitles) if path in lost), None)
+            if first is not None:
+                lost[first] += 1
+        return [Problem(path, "no such file", n) for path, n in lost.items()]
 
     @abstractmethod
     def prompt(self, question: Question, times: Sequence[float]) -> str:

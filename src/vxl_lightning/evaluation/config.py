@@ -42,20 +42,53 @@ class EvaluatedVariant:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
+class AskingConfig:
+    """Who is asked, and where the answers go: what evaluations of every kind have."""
+
+    kind: str
+    """Which kind of evaluation the file describes: ``benchmarks`` or ``needles``."""
+    name: str
+    """Title of the tables and the report."""
+    out: str
+    """Folder of the results."""
+    model: str = ""
+    """Folder of a model that ``vxl train`` or an ablation wrote; for benchmarks also ``hf:FOLDER``, a local Hugging
+    Face video model."""
+    variants: dict[str, Any] = field(default_factory=dict)
+    """Row name -> what is put into the model (`EvaluatedVariant`), such as {selector: similarity, select: 8}. The row
+    ``reference``, the model as it is, is always there."""
+    max_new_tokens: int = 32
+    """Longest reply."""
+    cache: str = ""
+    """Folder of answers, and of haystacks that are made, shared between evaluations; empty is ``<out>/cache``."""
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise UserError(
+                "model is empty; give model=FOLDER, such as model=runs/demo/ablation/models/..., or for benchmarks "
+                "model=hf:FOLDER"
+            )
+        if self.max_new_tokens < 1:
+            raise UserError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+        parse_rows(self.variants)  # before anything is read
+
+    @property
+    def rows(self) -> dict[str, EvaluatedVariant]:
+        """All rows by name, the reference first.
+
+        Raises:
+            UserError: see `parse_rows`.
+        """
+        return parse_rows(self.variants)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig(AskingConfig):
     """An evaluation on benchmarks from local copies."""
 
     kind: str = KIND
-    """``benchmarks``: which evaluation this file describes; ``needles`` is the other."""
     name: str = "Evaluation"
-    """Title of the report."""
     out: str = "runs/evaluation"
-    """Folder of the results."""
-    model: str = ""
-    """``hf:FOLDER``, a local Hugging Face video model, or the folder of a model that ``vxl train`` or an ablation
-    wrote."""
-    variants: dict[str, Any] = field(default_factory=dict)
-    """Row name -> `EvaluatedVariant`. The row ``reference``, the model as it is, is always there."""
     benchmarks: list[Any] = field(default_factory=list)
     """Names, or {name: ..., **its parameters}."""
     data_root: str = ""
@@ -66,8 +99,6 @@ class EvaluationConfig:
     """Most frames looked at; longer videos are looked at more sparsely."""
     answering: Answering = "generate"
     """``generate`` a reply and parse it, as benchmarks are scored, or take the likeliest option (``likelihood``)."""
-    max_new_tokens: int = 32
-    """Longest reply."""
     limit: int = 0
     """Ask the first so many questions of each benchmark alone, and what only counts together with them (the other
     tries of a needle of VNBench); the table says so. 0 asks all."""
@@ -75,34 +106,18 @@ class EvaluationConfig:
     """Go on where files are missing: their questions are listed and left out."""
     pictures: int = 24
     """Questions that went wrong in some row whose kept frames the report shows; 0 decodes none."""
-    cache: str = ""
-    """Folder of the replies, shared between evaluations; empty is ``<out>/cache``."""
 
     def __post_init__(self) -> None:
         if self.kind != KIND:
             raise UserError(f"kind={self.kind!r} in the file is neither {KIND!r} nor 'needles'; name one of them")
-        if not self.model:
-            raise UserError(
-                "model is empty; give model=hf:FOLDER or model=FOLDER, such as model=runs/demo/ablation/models/..."
-            )
-        parse_rows(self.variants)  # before anything is read
+        super().__post_init__()
         if self.answering not in get_args(Answering):
             raise UserError(f"answering={self.answering!r} is not one of {', '.join(get_args(Answering))}")
-        if self.fps <= 0 or self.max_frames < 1 or self.max_new_tokens < 1 or min(self.limit, self.pictures) < 0:
+        if self.fps <= 0 or self.max_frames < 1 or min(self.limit, self.pictures) < 0:
             raise UserError(
-                f"fps={self.fps} must be above 0, max_frames={self.max_frames} and "
-                f"max_new_tokens={self.max_new_tokens} at least 1, limit={self.limit} and pictures={self.pictures} "
-                "at least 0"
+                f"fps={self.fps} must be above 0, max_frames={self.max_frames} at least 1, limit={self.limit} and "
+                f"pictures={self.pictures} at least 0"
             )
-
-    @property
-    def rows(self) -> dict[str, EvaluatedVariant]:
-        """All rows by name, the reference first.
-
-        Raises:
-            UserError: see `parse_rows`.
-        """
-        return parse_rows(self.variants)
 
 
 def parse_rows(variants: Mapping[str, Any]) -> dict[str, EvaluatedVariant]:

@@ -44,7 +44,6 @@ def write_evaluation_report(
     problems: Mapping[str, Sequence[Problem]] | None = None,
     failed: Mapping[str, str] | None = None,
     videos: Videos | None = None,
-    needles: Records | None = None,
 ) -> None:
     """Render the report.
 
@@ -57,7 +56,6 @@ def write_evaluation_report(
         problems: benchmark -> what cannot be asked.
         failed: video -> why it could not be shown.
         videos: for the length of videos and pictures of what was kept.
-        needles: for heat maps: ``row``, ``length``, ``depth``, ``mean``, ``se`` and ``n`` of every cell.
     """
     problems, failed = problems or {}, failed or {}
     listed = list(failed.items())
@@ -69,7 +67,6 @@ def write_evaluation_report(
         headlines=_headlines(results, groups),
         figures=_other_figures(results),
         bars=_bars(groups),
-        grids=plots.depth_by_length(needles) if needles else None,
         costs=_costs(costs),
         problems=[_problems(benchmark, found) for benchmark, found in problems.items() if found],
         failed={"rows": listed[:SHOWN], "more": max(0, len(listed) - SHOWN)} if listed else None,

@@ -8,7 +8,6 @@ from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.colors import get_colorscale
 
 from vxl_lightning.ablation.statistics import ALL_TASKS
 from vxl_lightning.reporting.style import colours, html, marks, plain
@@ -140,45 +139,6 @@ def bars_by_group(records: Records, colour: Mapping[str, str], title: str = "mea
     return plain(figure, legend_above=True)
 
 
-def depth_by_length(records: Records, *, published: bool = False) -> dict[str, dict[str, Any]]:
-    """Heat maps of depth by length, a panel for each row, as plotly's plain values.
-
-    Args:
-        records: ``row``, ``length`` and ``depth`` (a fraction of it), ``mean`` in [0, 1] or NaN, ``se`` and ``n``.
-        published: red to green as in published pictures, else red to blue, which colour-blind readers see too.
-    """
-    found = {}
-    for row in dict.fromkeys(r["row"] for r in records):
-        cells = {(r["length"], r["depth"]): r for r in records if r["row"] == row}
-        lengths, depths = (sorted({key[i] for key in cells}) for i in (0, 1))
-        at = [[cells.get((length, depth)) for length in lengths] for depth in depths]
-        figure = go.Figure()
-        figure.add_heatmap(
-            x=[f"{length:,}" for length in lengths],
-            y=[f"{depth:.3g}" for depth in (100 * d for d in depths)],
-            z=[[c and _finite(c["mean"]) for c in line] for line in at],
-            text=[[_cell(c) if c else "" for c in line] for line in at],
-            customdata=[[[c["n"], _error(c["se"])] if c else None for c in line] for line in at],
-            texttemplate="%{text}",
-            hovertemplate="%{x} frames, depth %{y} %<br>%{z:.3f}%{customdata[1]}<br>n = %{customdata[0]:,}"
-            "<extra></extra>",
-            colorscale="RdYlGn" if published else "RdYlBu",
-            zmin=0,
-            zmax=1,
-            xgap=2,
-            ygap=2,
-            colorbar={"thickness": 10, "outlinewidth": 0, "tickvals": [0, 0.5, 1]},
-        )
-        figure.update_xaxes(title="length in frames", type="category", fixedrange=True, showgrid=False)
-        figure.update_yaxes(
-            title="depth in %", type="category", autorange="reversed", fixedrange=True, showgrid=False, ticksuffix=" "
-        )
-        # The other colours ride along: a reader of the page may want either.
-        figure.update_layout(height=76 + 46 * len(depths), margin_t=10, meta={"published": get_colorscale("RdYlGn")})
-        found[row] = plain(figure)
-    return found
-
-
 def label(record: dict[str, Any]) -> str:
     """``variant · retention``."""
     return f"{record['variant']} · {fraction(record['retention'])}"
@@ -262,11 +222,6 @@ def _row(record: dict[str, Any]) -> tuple[str, float]:
 
 def _finite(value: float | None) -> float | None:
     return None if value is None or isnan(value) else value
-
-
-def _cell(record: dict[str, Any]) -> str:
-    mean = _finite(record["mean"])
-    return f"{'–' if mean is None else f'<b>{mean:.2f}</b>'}<br>n {record['n']:,}"
 
 
 def _error(value: float | None) -> str:

@@ -38,7 +38,6 @@ def write_report(
     caption: str,
     baselines: Sequence[str],
     predictions: Records | None = None,
-    needles: Records | None = None,
 ) -> None:
     """Render the report.
 
@@ -51,7 +50,6 @@ def write_report(
         caption: what the accuracy table's numbers are.
         baselines: rows with a column of p-values.
         predictions: ``predictions.parquet``, for the error browser.
-        needles: for heat maps: ``row``, ``length``, ``depth``, ``mean``, ``se`` and ``n`` of every cell.
     """
     write_page(
         path,
@@ -78,7 +76,6 @@ def write_report(
             "steps": plots.time_by_step(timings) if timings else None,
         },
         bars=_bars(results),
-        grids=plots.depth_by_length(needles) if needles else None,
         questions=ablation_browser(predictions) if predictions else None,
         costs=_costs(results, timings),
         matrices=_matrices(comparisons),

@@ -97,8 +97,13 @@ def test_subtitles_that_cannot_be_read_cost_their_questions(tmp_path: Path, cont
 def test_missing_subtitles_are_told(tmp_path: Path) -> None:
     benchmark = made(tmp_path, subtitles=True)
     (tmp_path / "subtitles" / "invented_1_en.json").unlink()
-    told = {p.where: p.questions for p in benchmark.missing(benchmark.read().questions)}
-    assert told["subtitles/invented_1_en.json"] == 2
+    asked = benchmark.read().questions
+    told = {p.where: p.questions for p in benchmark.missing(asked)}
+    assert told["subtitles/invented_1_en.json"] == 0 and sum(told.values()) == 6, "with their videos"
+    for q in asked:
+        (tmp_path / q.video).parent.mkdir(exist_ok=True)
+        (tmp_path / q.video).touch()
+    assert [(p.where, p.questions) for p in benchmark.missing(asked)] == [("subtitles/invented_1_en.json", 2)]
 
 
 def test_the_parquet_layout_has_the_same_questions(tmp_path: Path) -> None:

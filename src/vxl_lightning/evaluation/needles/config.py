@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from vxl_lightning.data.synth.questions import MAX_NEEDLES
 from vxl_lightning.errors import UserError
-from vxl_lightning.evaluation.config import EvaluatedVariant, parse_rows
+from vxl_lightning.evaluation.config import AskingConfig
 
 KIND = "needles"
 TASKS = ("what", "colour", "when", "order", "count")
@@ -15,20 +15,13 @@ FOOTAGE = Literal["test", "val"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class NeedleEvaluationConfig:
+class NeedleEvaluationConfig(AskingConfig):
     """Needles at length: a grid of depths by lengths."""
 
     kind: str = KIND
-    """``needles``: which evaluation this file describes."""
     name: str = "Needles at length"
-    """Title of the tables and the picture."""
     out: str = "runs/needles"
-    """Folder of the results."""
-    model: str = ""
-    """Folder of a model that ``vxl train`` or an ablation wrote."""
-    variants: dict[str, Any] = field(default_factory=dict)
-    """Row name -> what is put into the model, such as {selector: similarity, select: 8}. The row ``reference``, the
-    model as it is, is always there."""
+    max_new_tokens: int = 8
     lengths: list[int] = field(default_factory=lambda: [1, 8, 32, 128, 512, 2048, 8192])
     """Frames that are looked at; 32768 on request."""
     depths: list[float] = field(default_factory=lambda: [0.0, 0.25, 0.5, 0.75, 1.0])
@@ -48,18 +41,13 @@ class NeedleEvaluationConfig:
     """Side of the footage that a haystack is made from: test, or val to choose settings by."""
     fps: float = 0.0
     """Frames looked at each second; 0 is what the model was trained on."""
-    max_new_tokens: int = 8
-    """Longest generated answer."""
     seed: int = 0
     """Seed of all that is planted."""
-    cache: str = ""
-    """Folder of haystacks and answers, shared between evaluations; empty is ``<out>/cache``."""
 
     def __post_init__(self) -> None:
         if self.kind != KIND:
             raise UserError(f"kind={self.kind!r} is not {KIND!r}")
-        if not self.model:
-            raise UserError("model is empty; give model=FOLDER, such as model=runs/demo/ablation/models/...")
+        super().__post_init__()
         if self.model.startswith("hf:"):
             raise UserError(f"model={self.model}: needles are for a model that vxl train or an ablation wrote")
         if not self.lengths or min(self.lengths) < 1 or len(set(self.lengths)) < len(self.lengths):
@@ -69,10 +57,9 @@ class NeedleEvaluationConfig:
         unknown = [t for t in self.tasks if t not in TASKS]
         if unknown or not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise UserError(f"tasks={self.tasks} must be different ones of {', '.join(TASKS)}, at least one")
-        if self.per_cell < 1 or self.max_new_tokens < 1 or not 1 <= self.needles <= MAX_NEEDLES:
+        if self.per_cell < 1 or not 1 <= self.needles <= MAX_NEEDLES:
             raise UserError(
-                f"per_cell={self.per_cell} and max_new_tokens={self.max_new_tokens} must be at least 1, "
-                f"needles={self.needles} from 1 to {MAX_NEEDLES}"
+                f"per_cell={self.per_cell} must be at least 1, needles={self.needles} from 1 to {MAX_NEEDLES}"
             )
         for key, allowed in (("pairs", get_args(Pairs)), ("footage", get_args(FOOTAGE))):
             if getattr(self, key) not in allowed:
@@ -82,11 +69,15 @@ class NeedleEvaluationConfig:
         if not (math.isfinite(self.fps) and self.fps >= 0):
             raise UserError(f"fps={self.fps} must be above 0, or 0 for what the model was trained on")
 
-    @property
-    def rows(self) -> dict[str, EvaluatedVariant]:
-        """All rows by name, the reference first.
+    def rate(self, recorded: float | None) -> float:
+        """Frames looked at each second.
+
+        Args:
+            recorded: what the model was trained on, or None where that was not recorded.
 
         Raises:
-            UserError: an unknown key of a variant.
+            UserError: neither says.
         """
-        return parse_rows(self.variants)
+        if fps := self.fps or recorded:
+            return fps
+        raise UserError(f"model={self.model} does not record its frames a second; give them, such as fps=4")

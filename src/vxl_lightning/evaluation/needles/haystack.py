@@ -13,9 +13,10 @@ from torch import Tensor
 from vxl_lightning.data.decoding import probe, write_stream
 from vxl_lightning.data.synth import clips, footage, needles
 from vxl_lightning.data.synth.clips import cut_clip, integer
-from vxl_lightning.data.synth.footage import SOURCES, Footage, Split
+from vxl_lightning.data.synth.footage import SOURCES, Footage, Split, locate
 from vxl_lightning.data.synth.writing import generator_for
 from vxl_lightning.errors import UserError
+from vxl_lightning.evaluation.needles.config import NeedleEvaluationConfig
 from vxl_lightning.evaluation.replies import fingerprint, hashed
 
 SHORTEST_CUT, LONGEST_CUT = 8, 48
@@ -45,6 +46,20 @@ class Haystack:
     def times(self, begin: int, count: int) -> list[float]:
         """Seconds, in the file, of ``count`` frames from frame ``begin`` on."""
         return [(begin + i) / self.fps for i in range(count)]
+
+
+def check(config: NeedleEvaluationConfig, fps: float) -> None:
+    """Refuse what `given` and `made` would refuse, before anything is made.
+
+    Raises:
+        UserError: see `given`; a footage package is missing.
+    """
+    if config.haystack:
+        given(Path(config.haystack), fps, max(config.lengths))
+        return
+    for source in SOURCES:
+        if source.split == config.footage:
+            locate(source)
 
 
 def given(path: Path, fps: float, longest: int) -> Haystack:
