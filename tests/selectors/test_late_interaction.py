@@ -1,4 +1,4 @@
-"""Late interaction: the closed form of a fresh module, and that training learns which words matter and what they mean."""
+"""Late interaction: the closed form of a fresh module; training learns which words matter and what they look like."""
 
 from typing import Any
 

@@ -26,6 +26,8 @@ class EvaluatedVariant:
     """Groups or tokens that the selector keeps."""
     cache: dict[str, Any] = field(default_factory=dict)
     """Cache compressor inside the language model; none takes the model's own out."""
+    model: str = ""
+    """Folder of another model for this row, such as one of another seed; its encoder must be the same."""
 
     def __post_init__(self) -> None:
         for kind in ("compressor", "selector", "cache"):

@@ -109,6 +109,8 @@ def hub_answerers(
     depends = {"weights": identity.language_model(folder)}
     made: dict[str, Answerer] = {}
     for name, row in rows.items():
+        if row.model:
+            raise UserError(f"variants.{name}: model={row.model} beside a Hugging Face model; evaluate it by itself")
         given = {kind: getattr(row, kind) for kind in ("compressor", "selector", "cache")}
         # A wrapped model has no selector or cache of its own that could be taken out.
         without = {kind for kind in ("selector", "cache") if given[kind].get("name") == NONE}

@@ -109,17 +109,49 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | Non
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
     """
+    place = _place(device)
+    saved = {
+        str(path): _saved(path) for path in dict.fromkeys([folder, *(Path(r.model) for r in rows.values() if r.model)])
+    }
+    base = saved[str(folder)]
+    for path, other in saved.items():
+        if other.encoder.fingerprint() != base.encoder.fingerprint() or other.fps != base.fps:
+            raise UserError(
+                f"model={path}: its frames are encoded or sampled otherwise than those of {folder}, and rows look at "
+                "the same ones; evaluate it by itself"
+            )
+    models: dict[str, VideoLM] = {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, row in rows.items():
+        of = saved[str(Path(row.model))] if row.model else base
+        models[name] = _fitted(of.model, name, row).to(place)
+        parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
+        found[name] = of.depends | {"row": to_plain(replace(row, model="")), "parts": parts}
+    return Fitted(base.encoder.to(place), models, found, base.fps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Saved:
+    """A `VideoLM` from its folder, its encoder, and what its answers depend on."""
+
+    model: "VideoLM"
+    encoder: "Encoder"
+    fps: float | None
+    depends: dict[str, Any]
+
+
+def _saved(folder: Path) -> _Saved:
     from vxl_lightning.models.pretrained import LANGUAGE_MODEL, load_pretrained
     from vxl_lightning.models.video_lm import VideoLM
 
-    place, loaded = _place(device), load_pretrained(folder)
+    loaded = load_pretrained(folder)
     if not isinstance(loaded.model, VideoLM):
         raise UserError(
             f"model={folder}: holds a compressor alone, which answers nothing; give a tuned VideoLM's folder"
         )
     if loaded.encoder is None:
         raise UserError(f"model={folder}: does not record its encoder; write it with save_pretrained(..., encoder=...)")
-    encoder = registry.build("encoder", loaded.encoder).eval().to(place)
+    encoder: Encoder = registry.build("encoder", loaded.encoder).eval()
     spec = loaded.config["language_model"]
     beside = folder / LANGUAGE_MODEL if spec == LANGUAGE_MODEL else language_model_folder(spec)
     depends = {
@@ -131,12 +163,7 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | Non
         "encoder_source": identity.plugin("encoder", loaded.encoder)["source"],
         "plugins": {kind: identity.plugin(kind, spec) for kind in KINDS if (spec := loaded.config.get(kind))},
     }
-    models = {name: _fitted(loaded.model, name, row).to(place) for name, row in rows.items()}
-    found: dict[str, dict[str, Any]] = {}
-    for name, row in rows.items():
-        parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
-        found[name] = depends | {"row": to_plain(row), "parts": parts}
-    return Fitted(encoder, models, found, loaded.fps)
+    return _Saved(loaded.model, encoder, loaded.fps, depends)
 
 
 def _own(
