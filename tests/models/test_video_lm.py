@@ -17,7 +17,7 @@ from vxl_lightning.models.alignment import (
     word_embeddings,
     word_reach,
 )
-from vxl_lightning.models.packing import Segment, pack, trie
+from vxl_lightning.models.packing import Segment, pack, side_by_side, trie
 from vxl_lightning.models.prefix import Projected, PromptConfig, shortened
 from vxl_lightning.models.projector import Projector
 from vxl_lightning.models.time_text import RELEASED, TimeText
@@ -59,9 +59,12 @@ def test_packed_questions_equal_questions_alone(language_model):
     with torch.no_grad():
         projected = model.project(grid())
         pairs = [(q, a) for q, a in zip(QUESTIONS, ["disk", "r", "blue"], strict=True)]
-        together = model.log_likelihood(pack(model._trees(projected, [pairs, pairs[:1]], False)[0], model.embedding))
+        together = model.log_likelihood(
+            pack(model._trees(projected, [pairs, pairs[:1]], False, True)[0], model.embedding)
+        )
         alone = [
-            model.log_likelihood(pack(model._trees(projected, [[p], []], False)[0], model.embedding)) for p in pairs
+            model.log_likelihood(pack(model._trees(projected, [[p], []], False, True)[0], model.embedding))
+            for p in pairs
         ]
     assert torch.allclose(together[: sum(map(len, alone))], torch.cat(alone), atol=1e-5)
 
@@ -80,9 +83,25 @@ def test_packed_equals_the_language_model_on_the_plain_sequence(language_model):
     assert torch.allclose(got, want, atol=1e-5)
 
 
+@pytest.mark.parametrize("length", [1, 60, 10_000])
+def test_trees_side_by_side_read_what_they_read_in_rows_of_their_own(language_model, length):
+    model = make(language_model)
+    with torch.no_grad():
+        projected = model.project(grid(3))
+        pairs = [(q, a) for q, a in zip(QUESTIONS, ["disk", "r", "blue"], strict=True)]
+        trees = model._trees(projected, [pairs[:1], pairs, pairs[1:]], False, True)[0]
+        rows = side_by_side(trees, length)
+        together, alone = pack(rows, model.embedding), pack(trees, model.embedding)
+        got, want = (model.log_likelihood(packed) for packed in (together, alone))
+    longest = max(sum(len(s.content) for s in tree) for tree in trees)
+    assert together.embeds.shape[1] <= max(length, longest)
+    assert len(rows) == (1 if length == 10_000 else 3 if length == 1 else len(rows))
+    assert torch.allclose(got.sort().values, want.sort().values, atol=1e-5)
+
+
 def test_loss_covers_answers_alone(language_model):
     model = make(language_model)
-    packed = pack(model._trees(model.project(grid(1)), [[("shape?", "disk")]], False)[0], model.embedding)
+    packed = pack(model._trees(model.project(grid(1)), [[("shape?", "disk")]], False, True)[0], model.embedding)
     assert packed.predict[:, 2].tolist() == model.layout.chat.answer("disk") + model.layout.chat.end()
 
 
@@ -95,7 +114,9 @@ def test_dialogue_reads_what_came_before(language_model):
         for first in ("xx", "yy")
     ]
     second = [
-        model.log_likelihood(pack(model._trees(projected, [[("a?", f), ("b?", "ring")]], d)[0], model.embedding))[3:]
+        model.log_likelihood(pack(model._trees(projected, [[("a?", f), ("b?", "ring")]], d, True)[0], model.embedding))[
+            3:
+        ]
         for d in (False, True)
         for f in ("xx", "yy")
     ]
@@ -307,6 +328,22 @@ def test_silence_is_kept_from_the_prefix_and_not_from_the_projection(language_mo
     told = spoken(quiet, samples, grid(1).times, 3)  # words are told as they are to be read
     prefix = quiet.prefix(told, 0)
     assert torch.equal(prefix.embeds[prefix.place], told.features)
+
+
+def test_silent_tokens_may_be_left_out_with_the_times_of_groups_that_say_nothing(language_model):
+    keeps, drops = (make(language_model, silence=0.1, silent=what) for what in ("keep", "drop"))
+    samples = [tiny_lm.sample(0, 5.0, "blue", "star")]
+    told = spoken(keeps, samples, torch.arange(8.0)[None], 3)
+    quiet = replace(told, features=told.features.clone(), silence=keeps.silence)
+    loud = int(told.features.norm(dim=1).argmax())
+    quiet.features[[i for i in range(6) if i != loud]] *= 1e-4
+    every, few = keeps.prefix(quiet, 0), drops.prefix(quiet, 0)
+    assert every.token.tolist() == list(range(6)) and few.token.tolist() == [loud]
+    assert torch.equal(few.embeds[few.place], every.embeds[every.place][loud][None])
+    assert few.stretch.unique().tolist() == [-1, loud // 3], "no time of the group that says nothing"
+    assert len(drops.prefix(replace(quiet, silence=0.0), 0).place) == 6, "without silence nothing is silent"
+    with pytest.raises(ValueError, match="silent='leave' is not one of keep, drop"):
+        PromptConfig(silent="leave")
 
 
 def test_more_than_the_context_holds_is_refused(language_model, monkeypatch):

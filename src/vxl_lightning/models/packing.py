@@ -6,7 +6,7 @@ branch, every branch reads exactly what it would read in a sequence of its own.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -101,6 +101,31 @@ def pack(trees: Sequence[Sequence[Segment]], embedding: torch.nn.Module) -> Pack
         segment=torch.tensor(segments, dtype=torch.long, device=device),
         last=lasts,
     )
+
+
+def side_by_side(trees: Sequence[Sequence[Segment]], length: int) -> list[list[Segment]]:
+    """The same trees in fewer rows, so that less of a batch is padding: a row takes several, each with its own root.
+
+    First fit, the longest first. Every token sees what it saw before, at the same positions.
+
+    Args:
+        trees: as `pack` takes them.
+        length: tokens that a row may have; the longest tree may have more, and so may a row then.
+    """
+    sizes = [sum(len(segment.content) for segment in tree) for tree in trees]
+    rows: list[list[Segment]] = []
+    filled: list[int] = []
+    most = max([length, *sizes])
+    for i in sorted(range(len(trees)), key=lambda i: -sizes[i]):
+        row = next((r for r, used in enumerate(filled) if used + sizes[i] <= most), len(rows))
+        if row == len(rows):
+            rows.append([])
+            filled.append(0)
+        before = len(rows[row])
+        moved = [replace(s, parent=s.parent + before if s.parent >= 0 else -1) for s in trees[i]]
+        rows[row] += moved
+        filled[row] += sizes[i]
+    return rows
 
 
 def _ancestry(tree: Sequence[Segment]) -> tuple[Tensor, Tensor]:

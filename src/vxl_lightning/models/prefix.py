@@ -15,6 +15,7 @@ from vxl_lightning.selectors.base import Candidates, Selection, Selector
 from vxl_lightning.tokens import VideoTokens
 
 TimePlace = Literal["before", "after"]
+Silent = Literal["keep", "drop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,9 @@ class PromptConfig:
     """Length that visual tokens lose before they are read, in mean lengths of the language model's embeddings; shorter
     ones fall silent. Tokens aligned in few steps murmur a little of every word, which a language model takes for words.
     A silent token has no gradient: for tuning by answers from scratch leave it at 0."""
+    silent: Silent = "keep"
+    """What becomes of tokens that fell silent: they ``keep`` their places, as nothing, or are left out (``drop``), and
+    with them the time of a group that says nothing. What is left is read in a fraction of the time."""
     select: int = 0
     """What the selector may keep of a video: groups (level frame) or tokens (level token); 0 keeps all."""
     select_share: float = 0.0
@@ -42,6 +46,8 @@ class PromptConfig:
     def __post_init__(self) -> None:
         if self.time_place not in get_args(TimePlace):
             raise ValueError(f"time_place={self.time_place!r} is not one of {', '.join(get_args(TimePlace))}")
+        if self.silent not in get_args(Silent):
+            raise ValueError(f"silent={self.silent!r} is not one of {', '.join(get_args(Silent))}")
         if self.frames_per_time < 1 or self.select < 0:
             raise ValueError(
                 f"frames_per_time={self.frames_per_time} must be at least 1 and select={self.select} at least 0"
@@ -182,6 +188,8 @@ class Layout:
         features = shortened(projected.features[begin:end], projected.silence)
         _, counts, text, numbers = self._groups(projected, video)
         kept = torch.ones(end - begin, dtype=torch.bool) if keep is None else keep.cpu()
+        if projected.silence and self.prompt.silent == "drop":
+            kept = kept & features.detach().any(-1).cpu()
         ids: list[int] = list(self.chat.head)
         place: list[int] = []
         belongs = [-1] * len(ids)

@@ -13,11 +13,14 @@ from vxl_lightning.compressors.base import Compressor
 from vxl_lightning.errors import UserError
 from vxl_lightning.models import answering, scoring
 from vxl_lightning.models.answering import Answer
-from vxl_lightning.models.packing import Packed, Segment, pack
+from vxl_lightning.models.packing import Packed, Segment, pack, side_by_side
 from vxl_lightning.models.prefix import Layout, Prefix, Projected, PromptConfig
 from vxl_lightning.models.remembering import hidden_after, rows
 from vxl_lightning.selectors.base import Selector
 from vxl_lightning.tokens import VideoGrid
+
+ROW = 512
+"""Tokens of a row in training: beyond it, attention costs more than the padding that is saved."""
 
 
 class VideoLM(nn.Module):
@@ -174,6 +177,8 @@ class VideoLM(nn.Module):
             select: let the selector choose, where there is one; False where the videos are what it left already.
         """
         trees, memories = self._trees(projected, questions, dialogue, select)
+        if not memories:
+            trees = side_by_side(trees, ROW)
         return -self.log_likelihood(pack(trees, self.embedding), memories).mean()
 
     def _trees(

@@ -17,6 +17,7 @@ from vxl_lightning.errors import UserError
 from vxl_lightning.models.alignment import alignment_loss, events, spoken, vocabulary
 from vxl_lightning.models.build import VideoLMConfig, build_video_lm
 from vxl_lightning.models.haystacks import HaystackConfig, haystacks
+from vxl_lightning.models.prefix import Projected
 from vxl_lightning.models.pretrained import load_compressor, load_video_lm
 from vxl_lightning.models.video_lm import VideoLM
 from vxl_lightning.modules.optim import OptimConfig, build_optimizer
@@ -225,7 +226,7 @@ class InstructionTuning(L.LightningModule):
         if config.from_words:
             projected = spoken(self.model, batch.samples, batch.grid.times, config.from_words)
         else:
-            projected = self.model.project(batch.grid)
+            projected = self._project(batch.grid)
         loss = projected.features.new_zeros((), dtype=torch.float32)
         if self._aligns:
             seen = [events(sample) for sample in batch.samples]
@@ -245,6 +246,15 @@ class InstructionTuning(L.LightningModule):
             loss = loss + answered
         self.log(f"{stage}/loss", loss, prog_bar=True, batch_size=size)
         return loss
+
+    def _project(self, grid: VideoGrid) -> Projected:
+        """Where nothing of it learns, in float32 and without a graph: short matrix products gain nothing from less."""
+        learns = any(p.requires_grad for part in ("compressor", "projector") for p in self._parts()[part])
+        with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+            if learns:
+                return self.model.project(grid)
+            with torch.autocast(self.device.type, enabled=False):
+                return self.model.project(grid)
 
     def _chance(self, stage: str) -> torch.Generator:
         """What haystacks are drawn from: on the CPU, so that every device draws alike. In training it follows the
