@@ -62,7 +62,7 @@ def look(out: Path, models: list[Path], rows: dict[str, dict[str, Any]], *settin
     variants: dict[str, Any] = {}
     for seed, model in enumerate(models):
         for name, given in rows.items():
-            row = REFERENCE if not seed and not given else f"{name}, {seed}"
+            row = f"{name}, {seed}" if seed else name if given else REFERENCE
             owner[row] = (name, seed)
             if row != REFERENCE:
                 variants[row] = given | ({"model": str(model)} if seed else {})

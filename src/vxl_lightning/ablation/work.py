@@ -28,8 +28,7 @@ from vxl_lightning.models.prefix import Layout
 from vxl_lightning.models.pretrained import load_compressor, load_pretrained, save_pretrained
 from vxl_lightning.models.read_out import options, read_outs
 from vxl_lightning.models.video_lm import VideoLM
-from vxl_lightning.modules.optim import OptimConfig
-from vxl_lightning.modules.tuning import InstructionTuning, auto_precision
+from vxl_lightning.modules.tuning import InstructionTuning, auto_precision, settings_from_plain
 
 MODEL = "model"
 """Folder, in a step's directory, that `load_pretrained` reads."""
@@ -207,7 +206,7 @@ def device() -> torch.device:
 def _tune(model: VideoLM, step: Step, context: Context) -> None:
     """The stages of a step, one after the other, in place."""
     seed = step.inputs["seed"]
-    stages = [Stage(**{**s, "optim": OptimConfig(**s["optim"])}) for s in step.inputs["stages"].values()]
+    stages = [Stage(**settings_from_plain(s)) for s in step.inputs["stages"].values()]
     stages = [s for s in stages if s.batch_size > 0]
     for number, stage in enumerate(stages):
         order = derived_seed(step.kind, stage.objective, seed)

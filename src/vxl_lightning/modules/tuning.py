@@ -275,12 +275,13 @@ def _pairs(samples: Iterable[Sample]) -> list[list[tuple[str, str]]]:
 
 def tuning_from_plain(values: Mapping[str, Any]) -> TuningConfig:
     """The configuration that `config.to_plain` wrote."""
-    settings: dict[str, Any] = dict(values)
-    if isinstance(settings.get("optim"), Mapping):
-        settings["optim"] = OptimConfig(**settings["optim"])
-    if isinstance(settings.get("haystack"), Mapping):
-        settings["haystack"] = HaystackConfig(**settings["haystack"])
-    return TuningConfig(**settings)
+    return TuningConfig(**settings_from_plain(values))
+
+
+def settings_from_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Its fields, those that are configurations themselves as such."""
+    nested = {"optim": OptimConfig, "haystack": HaystackConfig}
+    return {k: nested[k](**v) if k in nested and isinstance(v, Mapping) else v for k, v in values.items()}
 
 
 def auto_precision() -> Literal["bf16-mixed", "32-true"]:
