@@ -120,7 +120,9 @@ def _show(console: "Console", out: Any, ledger: "Ledger") -> None:
         for reason, n in list(reasons.items())[:SHOWN]:
             count = f"{n:,} question{'s' * (n != 1)}"
             console.print(f"[yellow]cannot be asked[/] {escape(name)}, {count}: {escape(reason)}", soft_wrap=True)
-    share = f", {ledger.model / ledger.asking:.0%} of the time inside the model" if ledger.asked else ""
-    console.print(f"{ledger.asked:,} replies asked, {ledger.known:,} known before{share}", style="dim")
+    told = f"{ledger.asked:,} replies asked, {ledger.known:,} known before"
+    if ledger.asked:
+        told += f", {ledger.model / ledger.asking:.0%} of the asking inside the model, decoding with it"
+    console.print(told, style="dim", soft_wrap=True)
     console.print(f"results: {out}", soft_wrap=True)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)

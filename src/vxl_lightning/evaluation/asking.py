@@ -33,6 +33,7 @@ class Ledger:
 
     asking: float = 0.0
     model: float = 0.0
+    """Until the replies were there: the answerers' part of ``asking``, with the decoding that they do."""
     asked: int = 0
     known: int = 0
     failed: dict[str, str] = field(default_factory=dict)

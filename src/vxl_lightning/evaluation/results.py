@@ -86,6 +86,7 @@ def groups(answers: Sequence[Answers]) -> Records:
     they are in ``n`` and in no mean, which is NaN where there are no others."""
     records: Records = []
     for a in answers:
+        scores, videos = a.scores, a.videos  # once: they are made anew each time they are asked for
         sets: dict[tuple[str, str], list[int]] = {("all", "all"): list(range(len(a.judged)))}
         for i, j in enumerate(a.judged):
             for grouping, group in j.question.categories.items():
@@ -94,12 +95,12 @@ def groups(answers: Sequence[Answers]) -> Records:
             scored = [i for i in which if a.judged[i].question.answer]
             mean, se = math.nan, math.nan
             if scored:
-                mean, se = clustered_mean(a.scores[scored], [a.videos[i] for i in scored])
+                mean, se = clustered_mean(scores[scored], [videos[i] for i in scored])
             unparsed = sum(a.judged[i].judgement.parsed is None for i in which)
             failed = sum(bool(a.answered[i].failed) for i in which)
             records.append(
                 {"row": a.row, "benchmark": a.benchmark, "grouping": grouping, "group": group, "n": len(which)}
-                | {"videos": len({a.videos[i] for i in which}), "mean": mean, "se": se}
+                | {"videos": len({videos[i] for i in which}), "mean": mean, "se": se}
                 | {"unparsed": unparsed / len(which), "failed": failed}
             )
     return records
