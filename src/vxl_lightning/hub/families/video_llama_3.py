@@ -40,7 +40,7 @@ class SharedPatches(Patches):
         """Height and width that frames get."""
         return whole_cells(height, width, self.patch * self.merge, self.fewest, max(self.most // frames, 1))
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         made = self.pixels(frames)
         cells = int(made["video_grid_thw"][0, 1:].prod()) // self.merge**2
         made["video_merge_sizes"] = torch.tensor([self.merge])
