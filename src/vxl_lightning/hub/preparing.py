@@ -129,6 +129,8 @@ class Preparation(ABC):
         Raises:
             UserError: they do not go together.
         """
+        if len(parts) == 1:  # joining would copy it
+            return dict(parts[0])
         names = parts[0].keys()
         shapes = {name: [tuple(part[name].shape[1:]) for part in parts] for name in names}
         if odd := [name for name in names if len(set(shapes[name])) > 1]:
@@ -183,9 +185,11 @@ def _whole(parts: Iterable[Tensor], count: int) -> Tensor:
         if part.shape[1:] != whole.shape[1:]:
             sizes = f"{tuple(whole.shape[1:])} and {tuple(part.shape[1:])}"
             raise UserError(f"frames of one video come out as {sizes}; they must be of one size: decode them alike")
+        begin, filled = filled, filled + len(part)
+        if filled > count:
+            break
         if whole is not part:
-            whole[filled : filled + len(part)] = part[: count - filled]
-        filled += len(part)
+            whole[begin:filled] = part
     if filled != count:
-        raise UserError(f"{filled} frames for {count} times; every frame must have its time")
+        raise UserError(f"times must be as many as frames, got {filled} frames for {count} times; give each its second")
     return whole

@@ -34,6 +34,7 @@ class InternVL(Family):
 
     model_types = ("internvl",)
     placeholder = "image_token_id"
+    encodes = "get_image_features"
     preparation = NumberedFrames
 
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:

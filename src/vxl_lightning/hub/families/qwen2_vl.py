@@ -81,10 +81,6 @@ class Qwen2VL(Family):
 
     model_types = ("qwen2_vl", "qwen2_5_vl")
     preparation = Patches
-    hears: ClassVar[Mapping[str, str]] = {"grid_thw": "video_grid_thw"}
-
-    def vision(self, core: Any) -> Any:
-        return core.visual
 
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:
         places = self.places(core, inputs)

@@ -71,6 +71,8 @@ class TimedFrames(Preparation):
 
     def joined(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows with fewer frames are filled with empty ones, which the model leaves out."""
+        if len(parts) == 1:
+            return dict(parts[0])
         most = max(part["pixel_values"].shape[1] for part in parts)
         pixels = [part["pixel_values"] for part in parts]
         return super().joined([{"pixel_values": pad(p, (0, 0, 0, 0, 0, 0, 0, most - p.shape[1]))} for p in pixels])
@@ -81,6 +83,7 @@ class SmolVLM(Family):
 
     model_types = ("smolvlm",)
     placeholder = "image_token_id"
+    encodes = "get_image_features"
     preparation = TimedFrames
 
     def language_model(self, core: Any) -> Any:

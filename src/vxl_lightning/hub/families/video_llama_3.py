@@ -57,10 +57,6 @@ class VideoLlama3(Family):
 
     model_types = ("video_llama_3",)
     preparation = SharedPatches
-    hears: ClassVar[Mapping[str, str]] = {"grid_thw": "video_grid_thw", "merge_sizes": "video_merge_sizes"}
-
-    def vision(self, core: Any) -> Any:
-        return core.vision_model
 
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:
         places = self.places(core, inputs)
