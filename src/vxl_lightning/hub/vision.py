@@ -61,7 +61,9 @@ def unseen(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @contextmanager
-def watching(core: Any, family: Family, hear: Callable[[dict[str, Any]], None], vision: Vision | None) -> Iterator[None]:
+def watching(
+    core: Any, family: Family, hear: Callable[[dict[str, Any]], None], vision: Vision | None
+) -> Iterator[None]:
     """Within this context it is heard what videos are encoded, or they are those of ``vision`` and nothing is computed.
 
     ``forward`` and ``generate`` both call the model's own method for it, which is stood in for; no hook can do that.
