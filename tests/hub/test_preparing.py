@@ -3,6 +3,8 @@
 The figures come from transformers' processors on the same frames (`striped`); `docs/any_model.md` tells how.
 """
 
+import weakref
+
 import pytest
 import torch
 from tests.hub import tiny_families as tiny
@@ -93,6 +95,44 @@ def test_any_number_of_frames_is_shown_whole(name, frames):
     steps = int(shown[0, 0]) if shown is not None else found.shape[0 if name == "internvl" else 1]
     assert steps == (-(-frames // 2) if pairs else frames)
     assert bool(found.isfinite().all())
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_frames_that_come_in_parts_give_bit_for_bit_what_they_give_together(name):
+    video, times = striped(7, 45, 34), [t / 2 for t in range(7)]
+    whole = preparation(name)(video, times)
+    for sizes in ([1] * 7, [3, 4], [5, 2]):
+        made = preparation(name)(iter(video.split(sizes)), times)
+        assert made.text == whole.text and made.tensors.keys() == whole.tensors.keys()
+        assert all(torch.equal(made.tensors[key], whole.tensors[key]) for key in made.tensors)
+
+
+@pytest.mark.parametrize("name", tiny.FAMILIES)
+def test_a_part_at_its_own_size_is_let_go_before_the_next_is_asked_for(name):
+    held = []
+
+    def part(first):
+        assert not [seen for seen in held if seen() is not None]
+        made = striped(first + 2, 45, 34)[first:].clone()
+        held.append(weakref.ref(made))
+        return made
+
+    preparation(name)(map(part, (0, 2, 4)), [t / 2 for t in range(6)])
+    assert len(held) == 3
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([striped(2, 20, 30)], "2 frames for 3 times"),
+        ([striped(2, 20, 30), striped(2, 20, 30)], "4 frames for 3 times"),
+        ([], "0 frames for 3 times"),
+        ([striped(1, 20, 30), striped(2, 40, 30)], r"come out as \(3, 16, 32\) and \(3, 40, 32\)"),
+    ],
+)
+def test_parts_that_are_not_one_video_of_so_many_times_are_refused(parts, says):
+    with pytest.raises(UserError, match=says):
+        preparation("qwen2_vl")(parts, [0.0, 1.0, 2.0])
 
 
 def test_pairs_of_frames_are_told_apart_by_the_mean_of_their_steps():

@@ -4,6 +4,7 @@ import json
 import re
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -39,6 +40,23 @@ def test_a_prompt_begins_once(template, begins):
     made.preparation.prompt = lambda question: template.format(v=f"{question} <video>")
     ids = made([striped(2, 20, 30)], [TIMES[:2]], ["which ?"])["input_ids"][0]
     assert ids[:2].tolist() == begins
+
+
+def test_vision_marks_of_qwen3_stand_where_the_processor_of_the_installed_transformers_leaves_them():
+    from transformers.models.qwen3_vl.processing_qwen3_vl import Qwen3VLProcessor
+    from transformers.video_utils import VideoMetadata
+
+    made = processing("qwen3_vl")
+    ours = made([striped(4, 20, 30)], [torch.arange(4) / 2], ["which ?"])
+    theirs = object.__new__(Qwen3VLProcessor)  # a whole one needs torchvision
+    theirs.video_processor = SimpleNamespace(merge_size=2, temporal_patch_size=2)
+    theirs.image_token, theirs.video_token = "<|image_pad|>", "<|video_pad|>"
+    theirs.vision_start_token, theirs.vision_end_token = "<|vision_start|>", "<|vision_end|>"
+    metadata = VideoMetadata(total_num_frames=4, fps=2.0, frames_indices=[0, 1, 2, 3])
+    video = theirs.replace_video_token({**ours, "video_metadata": [metadata]}, 0)
+    prompt, _ = theirs.get_text_with_replacements([made.preparation.prompt("which ?")], videos_replacements=[video])
+    assert made.tokenizer(prompt)["input_ids"] == ours["input_ids"].tolist()
+    assert ours["input_ids"][0].tolist().count(80) == 3, "around each of two pairs of frames, and around both"
 
 
 def test_smolvlm_has_a_template_of_its_own():

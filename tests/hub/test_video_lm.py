@@ -31,7 +31,7 @@ def test_an_answer_counts_what_reached_the_language_model():
     assert answer.counts["kv_length"] == 12 + 4  # which shape ? .
     assert answer.counts["kv_bytes"] == 2 * 16 * 2 * 2 * 8 * 4  # keys and values, layers, heads, channels, bytes
     assert answer.tokens.span[[0, -1], 0].tolist() == [1.5, 3.5], "in the seconds of the frames"
-    assert answer.scores is None and set(answer.milliseconds) == {"prepare", "answer"}
+    assert answer.scores is None and set(answer.milliseconds) == {"prepare", "encode", "answer"}
     assert answer.text == model.answer(FRAMES, TIMES, "which shape ?", max_new_tokens=3).text
 
 

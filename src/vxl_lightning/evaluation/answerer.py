@@ -47,8 +47,8 @@ class Reply:
         scores: log-likelihood of every choice, where there were any.
         kept: seconds of the frames of which something reached the language model.
         counts: ``grid_tokens``, ``visual_tokens``, ``text_tokens``, ``kv_length``, ``kv_bytes``, ``flops``.
-        milliseconds: ``decode`` and ``encode`` (a share of the video's), ``compress``, ``select``, ``prefill``,
-            ``answer``.
+        milliseconds: ``decode``, ``prepare`` and ``encode`` (a share of the video's), ``compress``, ``select``,
+            ``prefill``, ``answer``.
     """
 
     text: str

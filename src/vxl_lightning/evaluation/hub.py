@@ -1,4 +1,4 @@
-"""A video model of transformers as an answerer: rows share its weights; a video is decoded once for all of them."""
+"""A video model of transformers as an answerer: rows share its weights, and what its vision made of a video."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,38 +18,48 @@ from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer, Asked, Reply, Shown
 from vxl_lightning.evaluation.config import NONE, EvaluatedVariant
 from vxl_lightning.hub.load import load_hub
-from vxl_lightning.hub.video_lm import HubVideoLM
+from vxl_lightning.hub.video_lm import HubVideoLM, Look
 from vxl_lightning.models.answering import Answer
 
 
 @dataclass
-class Frames:
-    """The video that was decoded last: rows of an evaluation look at it one after another."""
+class Sight:
+    """A model's vision, and what it saw last: rows of an evaluation look at one video after another, not at each its
+    own.
 
-    last: tuple[Shown, Tensor, float] | None = field(default=None, init=False)
+    Frames are decoded at their own size, as the model's processor takes them, and let go part by part; of a video that
+    was seen the features are held that its language model reads.
+    """
 
-    def of(self, shown: Shown) -> tuple[Tensor, float]:
-        """uint8 ``[T, 3, h, w]`` and the milliseconds that it took to decode them.
+    model: HubVideoLM
+    seen: tuple[Shown, Look, dict[str, float]] | None = field(default=None, init=False)
+
+    def look(self, shown: Shown) -> tuple[Look, dict[str, float]]:
+        """A video as the model sees it, and the milliseconds of ``decode``, ``prepare`` and ``encode``.
 
         Raises:
             DecodeError: the video cannot be read.
+            UserError: it cannot be shown to this model.
         """
-        if self.last is None or self.last[0] != shown:
-            begun = time.perf_counter()
-            self.last = None  # two videos are never held
-            self.last = (shown, _decoded(shown), (time.perf_counter() - begun) * 1e3)
-        return self.last[1:]
+        if self.seen is None or self.seen[0] != shown:
+            self.seen = None  # two videos are never held
+            spent = {"decode": 0.0}
+            look = self.model.look(_decoded(shown, spent), torch.tensor(list(shown.times)))
+            prepare = look.milliseconds["prepare"] - spent["decode"]
+            self.seen = (shown, look, {**spent, **look.milliseconds, "prepare": prepare})
+        return self.seen[1:]
 
 
-def _decoded(shown: Shown) -> Tensor:
-    """All frames, put where they stay: joining what came in parts would hold them twice."""
-    frames, filled = torch.empty(0, dtype=torch.uint8), 0
-    for part, _ in stream_frames(shown.path, shown.times):
-        if not filled:
-            frames = part.new_empty(len(shown.times), *part.shape[1:])
-        frames[filled : filled + len(part)] = part
-        filled += len(part)
-    return frames
+def _decoded(shown: Shown, spent: dict[str, float]) -> Iterator[Tensor]:
+    """Frames in parts, ``[t, 3, h, w]`` each; what waiting for them took is added to ``decode``."""
+    parts = stream_frames(shown.path, shown.times)
+    while True:
+        begun = time.perf_counter()
+        part = next(parts, None)
+        spent["decode"] += (time.perf_counter() - begun) * 1e3
+        if part is None:
+            return
+        yield part[0]
 
 
 class HubAnswerer(Answerer):
@@ -57,14 +67,14 @@ class HubAnswerer(Answerer):
 
     Args:
         model: the model, which other rows may share.
-        frames: the decoded video, which they share too.
+        sight: the model's vision, which they share too.
         depends: plain values that its replies depend on, beside versions and code.
         max_new_tokens: longest reply.
     """
 
-    def __init__(self, model: HubVideoLM, frames: Frames, depends: dict[str, Any], max_new_tokens: int) -> None:
+    def __init__(self, model: HubVideoLM, sight: Sight, depends: dict[str, Any], max_new_tokens: int) -> None:
         self.model = model
-        self.frames = frames
+        self.sight = sight
         self.depends = depends
         self.max_new_tokens = max_new_tokens
 
@@ -74,15 +84,15 @@ class HubAnswerer(Answerer):
         return self.depends | {"max_new_tokens": self.max_new_tokens, "environment": environment}
 
     def replies(self, shown: Shown, asked: Sequence[Asked]) -> Iterator[Reply]:
-        frames, decoding = self.frames.of(shown)
-        times = torch.tensor(list(shown.times))
+        look, spent = self.sight.look(shown)
+        looking = {step: ms / len(asked) for step, ms in spent.items()}
         for one in asked:
             choices = list(dict.fromkeys(one.choices)) or None
-            found = self.model.answer(frames, times, one.prompt, choices, one.max_new_tokens or self.max_new_tokens)
-            yield _reply(found, shown.times, decoding / len(asked))
+            found = self.model.answer_about(look, one.prompt, choices, one.max_new_tokens or self.max_new_tokens)
+            yield _reply(found, shown.times, looking)
 
 
-def _reply(found: Answer, times: Sequence[float], decoding: float) -> Reply:
+def _reply(found: Answer, times: Sequence[float], looking: Mapping[str, float]) -> Reply:
     tokens = found.tokens
     # A frame of cells may be several of the video: the first of them stands for all.
     step = -(-len(times) // tokens.source.shape[1])
@@ -92,7 +102,7 @@ def _reply(found: Answer, times: Sequence[float], decoding: float) -> Reply:
         scores=found.scores or {},
         kept=[round(times[min(t * step, len(times) - 1)], 3) for t in kept],
         counts=dict(found.counts),
-        milliseconds={"decode": decoding} | found.milliseconds,
+        milliseconds={**looking, **found.milliseconds},
     )
 
 
@@ -105,7 +115,7 @@ def hub_answerers(
         UserError: see `load_hub`; an unknown plugin.
     """
     base = load_hub(folder, device=str(device))
-    hidden, frames = base.text_model.config.hidden_size, Frames()
+    hidden, sight = base.text_model.config.hidden_size, Sight(base)
     depends = {"weights": identity.language_model(folder)}
     made: dict[str, Answerer] = {}
     for name, row in rows.items():
@@ -129,7 +139,7 @@ def hub_answerers(
         known = {kind: identity.plugin(kind, spec) for kind, spec in parts.items()}
         made[name] = HubAnswerer(
             HubVideoLM(base.model, base.processing, select=row.select, **built),
-            frames,
+            sight,
             depends | {"row": to_plain(row), "parts": known},
             max_new_tokens,
         )

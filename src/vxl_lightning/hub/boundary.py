@@ -20,6 +20,7 @@ from vxl_lightning.hub.reduce import Reducer
 from vxl_lightning.hub.remember import Prompt, Reading, remember
 from vxl_lightning.hub.report import Counts, Report
 from vxl_lightning.hub.shorten import margins
+from vxl_lightning.hub.vision import Vision, watching
 from vxl_lightning.selectors.base import Selector
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
@@ -35,6 +36,7 @@ def compressing(
     select_share: float = 0.0,
     cache: CacheCompressor | None = None,
     times: Sequence[Tensor] | None = None,
+    vision: Vision | None = None,
 ) -> Iterator["Boundary"]:
     """Within this context the language model inside ``model`` reads fewer visual tokens; nothing else changes.
 
@@ -53,6 +55,8 @@ def compressing(
             what follows alone.
         times: seconds of the frames of every video, ``[T]`` each, for methods that use them; by default as far as the
             inputs tell, or a second apart.
+        vision: what the model's vision gave for the videos of every prompt in this context, see
+            `vxl_lightning.hub.vision.encoded`; by default it is run.
 
     Raises:
         UserError: the model is of no such family, or a method cannot work in it.
@@ -63,11 +67,9 @@ def compressing(
     reducer = Reducer(compressor, selector, select, select_share, text_model.config.hidden_size)
     boundary = Boundary(core, family, reducer, cache, times)
     with ExitStack() as stack:
-        hooks = [(core, boundary._look), (text_model, boundary._enter)]
-        if family.hears:
-            hooks.append((family.vision(core), boundary._hear))
-        for module, hook in hooks:
+        for module, hook in ((core, boundary._look), (text_model, boundary._enter)):
             stack.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        stack.enter_context(watching(core, family, boundary._hear, vision))
         yield boundary
 
 
@@ -123,9 +125,9 @@ class Boundary:
         names = list(inspect.signature(type(module).forward).parameters)[1:]
         self._inputs = dict(zip(names, given, strict=False)) | kwargs
 
-    def _hear(self, module: Any, given: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _hear(self, told: dict[str, Any]) -> None:
         """Before the vision tower: how large videos are, which ``generate`` does not tell the model later."""
-        self._heard |= {name: kwargs[argument] for argument, name in self._family.hears.items() if argument in kwargs}
+        self._heard |= told
 
     def _enter(self, module: Any, given: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments | None:
         """Before the language model: a prompt is shortened, and what comes later goes on behind it."""

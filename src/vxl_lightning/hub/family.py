@@ -52,22 +52,18 @@ class Family(ABC):
         model_types: of the configurations that it serves.
         preparation: how its models are shown a video; a family without one is given inputs that others prepared.
         placeholder: the configuration's name of the token that stands where a cell comes to stand.
-        hears: arguments of the vision tower that say how large videos are, and what the model's own ``forward`` calls
-            them: ``generate`` encodes videos before it calls ``forward``, which then is not told.
+        encodes: the method of the model without its head that gives the features of videos; ``forward`` and
+            ``generate`` both call it.
     """
 
     model_types: ClassVar[tuple[str, ...]]
     preparation: ClassVar[type[Preparation] | None] = None
     placeholder: ClassVar[str] = "video_token_id"
-    hears: ClassVar[Mapping[str, str]] = {}
+    encodes: ClassVar[str] = "get_video_features"
 
     def language_model(self, core: Any) -> Any:
         """The text model inside."""
         return core.language_model
-
-    def vision(self, core: Any) -> Any:
-        """The vision tower, where ``hears`` names any of its arguments."""
-        return None
 
     @abstractmethod
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:

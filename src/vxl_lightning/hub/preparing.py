@@ -1,7 +1,7 @@
 """How a family's published processor shows its models a video, as far as the family says."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -63,12 +63,43 @@ class Preparation(ABC):
         video, image = self.marks
         self.video, self.image = settings.mark("video_token", video), settings.mark("image_token", image)
 
-    @abstractmethod
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
-        """Prepare one video.
+    def __call__(self, frames: Tensor | Iterable[Tensor], times: Sequence[float]) -> Prepared:
+        """Prepare one video; of frames that come in parts, only a part is ever held at its own size.
 
         Args:
-            frames: uint8 RGB ``[T, 3, H, W]``.
+            frames: uint8 RGB ``[T, 3, H, W]``, or parts ``[t, 3, H, W]`` of it, one after another.
+            times: ``T`` seconds.
+
+        Raises:
+            UserError: another number of frames than of times, or frames of several sizes.
+        """
+
+        def fitted(part: Tensor) -> Tensor:
+            # On the CPU, where bytes are mixed as bytes: the same whatever the model runs on.
+            return self.fitted(part.cpu(), len(times))
+
+        # Unlike a loop, map lets go of one part before it asks for the next.
+        parts = map(fitted, [frames] if isinstance(frames, Tensor) else frames)
+        return self.shown(_whole(parts, len(times)), times)
+
+    @abstractmethod
+    def fitted(self, frames: Tensor, count: int) -> Tensor:
+        """Some frames of a video in the size in which they are shown; each becomes what it would in any company.
+
+        Args:
+            frames: uint8 RGB ``[t, 3, H, W]`` on the CPU.
+            count: frames of the whole video.
+
+        Returns:
+            uint8 ``[t, 3, h, w]``.
+        """
+
+    @abstractmethod
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+        """One video.
+
+        Args:
+            frames: uint8 RGB ``[T, 3, h, w]``, all of them as `fitted` gives them.
             times: ``T`` seconds.
         """
 
@@ -98,6 +129,8 @@ class Preparation(ABC):
         Raises:
             UserError: they do not go together.
         """
+        if len(parts) == 1:  # joining would copy it
+            return dict(parts[0])
         names = parts[0].keys()
         shapes = {name: [tuple(part[name].shape[1:]) for part in parts] for name in names}
         if odd := [name for name in names if len(set(shapes[name])) > 1]:
@@ -117,8 +150,8 @@ class WholeFrames(Preparation):
         crops = settings.video.get("do_center_crop")
         self.crop = settings.size("height+width", name="crop_size") if crops else None
 
-    def pixels(self, frames: Tensor) -> Tensor:
-        """float32 ``[T, 3, h, w]``: resized, to the shorter edge where that is told alone, cropped and normalised."""
+    def fitted(self, frames: Tensor, count: int) -> Tensor:
+        """uint8 ``[t, 3, h, w]``: resized, to the shorter edge where that is told alone, and cropped."""
         if self.settings.video["do_resize"]:
             height, width = frames.shape[-2:]
             if short := self.size.get("shortest_edge"):
@@ -127,11 +160,36 @@ class WholeFrames(Preparation):
             else:
                 high, wide = self.size["height"], self.size["width"]
             frames = resized(frames, high, wide, self.mode)
-        if self.crop is not None:
-            frames = cropped(frames, **self.crop)
+        return frames if self.crop is None else cropped(frames, **self.crop)
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """float32 ``[T, 3, h, w]`` of frames that fit."""
         return normalised(frames, self.settings)
 
 
 def apart(times: Sequence[float]) -> float:
     """Mean seconds from one frame to the next; one second where there is no next."""
     return (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 1.0
+
+
+def _whole(parts: Iterable[Tensor], count: int) -> Tensor:
+    """``[count, 3, h, w]`` of its parts, put where they stay: joining them would hold them twice.
+
+    Raises:
+        UserError: they are not as many, or of several sizes.
+    """
+    whole, filled = torch.empty(0), 0
+    for part in parts:
+        if not filled:
+            whole = part if len(part) == count else part.new_empty(count, *part.shape[1:])
+        if part.shape[1:] != whole.shape[1:]:
+            sizes = f"{tuple(whole.shape[1:])} and {tuple(part.shape[1:])}"
+            raise UserError(f"frames of one video come out as {sizes}; they must be of one size: decode them alike")
+        begin, filled = filled, filled + len(part)
+        if filled > count:
+            break
+        if whole is not part:
+            whole[begin:filled] = part
+    if filled != count:
+        raise UserError(f"times must be as many as frames, got {filled} frames for {count} times; give each its second")
+    return whole

@@ -1,6 +1,6 @@
 """Videos and questions as a wrapped model is given them, from the files of its folder, without torchvision."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vxl_lightning.errors import UserError
 from vxl_lightning.hub.family import family_of_kind
-from vxl_lightning.hub.preparing import Preparation
+from vxl_lightning.hub.preparing import Preparation, Prepared
 from vxl_lightning.hub.settings import read_settings
 
 WORDS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
@@ -43,11 +43,37 @@ class Processing:
         Raises:
             UserError: a question that cannot be asked, videos that do not go together.
         """
+        ready = [self.prepared(frames, at) for frames, at in zip(videos, times, strict=True)]
+        tensors = self.preparation.joined([video.tensors for video in ready])
+        return self.prompts([video.text for video in ready], questions) | tensors
+
+    def prepared(self, frames: Tensor | Iterable[Tensor], times: Tensor) -> Prepared:
+        """One video, whatever is asked about it.
+
+        Args:
+            frames: uint8 RGB ``[T, 3, H, W]``, or parts ``[t, 3, H, W]`` of it, which are not held together.
+            times: ``[T]`` ascending seconds.
+
+        Raises:
+            UserError: frames that are not one video of so many times.
+        """
         # Milliseconds: times as they are written stand a hair beside them in single precision.
-        seconds = [[round(t, 3) for t in listed.tolist()] for listed in times]
-        # On the CPU, where bytes are mixed as bytes: the same whatever the model runs on.
-        ready = [self.preparation(frames.cpu(), at) for frames, at in zip(videos, seconds, strict=True)]
-        rows = [self._ids(question, video.text) for question, video in zip(questions, ready, strict=True)]
+        return self.preparation(frames, [round(t, 3) for t in times.tolist()])
+
+    def prompts(self, videos: Sequence[str], questions: Sequence[str]) -> dict[str, Tensor]:
+        """What a batch of questions is made of beside its videos.
+
+        Args:
+            videos: what stands in the prompt for each.
+            questions: the user's turns, each after its video.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``[B, L]``, and ``mm_token_type_ids`` where the model is told them.
+
+        Raises:
+            UserError: a question that cannot be asked.
+        """
+        rows = [self._ids(question, video) for question, video in zip(questions, videos, strict=True)]
         length = max(map(len, rows))
         lead = [length - len(row) for row in rows]
         fill = self.tokenizer.pad_token_id or 0
@@ -57,7 +83,7 @@ class Processing:
         if self.preparation.marks_kinds:
             image, video = self.tokenizer.convert_tokens_to_ids([self.preparation.image, self.preparation.video])
             given["mm_token_type_ids"] = (ids == image).long() + 2 * (ids == video).long()
-        return given | self.preparation.joined([video.tensors for video in ready])
+        return given
 
     def _ids(self, question: str, video: str) -> list[int]:
         """Token ids of a prompt."""

@@ -1,8 +1,9 @@
 """Questions about a video, asked of a Hugging Face model as it stands, with fewer visual tokens."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,9 +17,29 @@ from vxl_lightning.hub.boundary import Boundary, compressing
 from vxl_lightning.hub.family import family_of
 from vxl_lightning.hub.processing import Processing
 from vxl_lightning.hub.report import Report
+from vxl_lightning.hub.vision import Vision, encoded, unseen
 from vxl_lightning.models.answering import Answer
 from vxl_lightning.selectors.base import Selector
 from vxl_lightning.tokens import VideoTokens
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """A video as a model sees it, whatever is asked about it, and whatever stands behind its vision.
+
+    Attributes:
+        times: ``[T]`` seconds of its frames.
+        text: what stands in a prompt for it.
+        tensors: what the model is given beside the prompt; of pixels no more than their shape is left.
+        vision: what came out of its vision.
+        milliseconds: wall clock of ``prepare``, decoding included where frames were decoded meanwhile, and ``encode``.
+    """
+
+    times: Tensor
+    text: str
+    tensors: Mapping[str, Tensor]
+    vision: Vision
+    milliseconds: Mapping[str, float]
 
 
 class HubVideoLM:
@@ -62,11 +83,16 @@ class HubVideoLM:
             times: ``[T]`` ascending seconds.
             question: the user's turn, after the video.
         """
-        made = self.processing([frames], [times], [question])
+        return self._onto(self.processing([frames], [times], [question]))
+
+    def _onto(self, made: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same where the model is, pixels in its type."""
         given = {name: tensor.to(self.model.device) for name, tensor in made.items()}
         return {k: v.to(self.model.dtype) if k.startswith("pixel_values") else v for k, v in given.items()}
 
-    def compressing(self, times: Sequence[Tensor] | None = None) -> AbstractContextManager[Boundary]:
+    def compressing(
+        self, times: Sequence[Tensor] | None = None, vision: Vision | None = None
+    ) -> AbstractContextManager[Boundary]:
         """`vxl_lightning.hub.compressing` with what this model was put together from."""
         return compressing(
             self.model,
@@ -76,9 +102,34 @@ class HubVideoLM:
             select_share=self.select_share,
             cache=self.cache,
             times=times,
+            vision=vision,
         )
 
     @torch.inference_mode()
+    def look(self, frames: Tensor | Iterable[Tensor], times: Tensor) -> Look:
+        """See a video once, for any number of questions and any model that shares these weights.
+
+        Args:
+            frames: uint8 RGB ``[T, 3, H, W]``, or parts ``[t, 3, H, W]`` of it as they are decoded, which are not held
+                together.
+            times: ``[T]`` ascending seconds.
+
+        Raises:
+            UserError: frames or times that cannot be used.
+        """
+        start = time.perf_counter()
+        parts = map(_checked, [frames] if isinstance(frames, Tensor) else frames)
+        if times.ndim != 1 or not len(times) or bool((times[1:] < times[:-1]).any()):
+            raise UserError(f"times must be [T] ascending seconds, at least one, got {tuple(times.shape)}")
+        video = self.processing.prepared(parts, times)
+        tensors = self._onto(self.processing.preparation.joined([video.tensors]))
+        prepared = time.perf_counter()
+        vision = encoded(self.model.base_model, self.family, tensors)
+        if self.model.device.type == "cuda":  # or the first answer would wait for it
+            torch.cuda.synchronize(self.model.device)
+        spent = {"prepare": (prepared - start) * 1e3, "encode": (time.perf_counter() - prepared) * 1e3}
+        return Look(times, video.text, unseen(tensors), vision, spent)
+
     def answer(
         self,
         frames: Tensor,
@@ -99,10 +150,32 @@ class HubVideoLM:
         Raises:
             UserError: frames, times or choices that cannot be used.
         """
-        _check(frames, times, choices)
-        spent: dict[str, float] = {}
+        _different(choices)
+        look = self.look(frames, times)
+        found = self.answer_about(look, question, choices, max_new_tokens)
+        return replace(found, milliseconds={**look.milliseconds, **found.milliseconds})
+
+    @torch.inference_mode()
+    def answer_about(
+        self, look: Look, question: str, choices: Sequence[str] | None = None, max_new_tokens: int = 64
+    ) -> Answer:
+        """Answer one question about a video that was looked at.
+
+        Args:
+            look: from `look` of this model, or of another with the same weights and processing.
+            question: such as "Which shape?".
+            choices: allowed answers, of which the likeliest is given; free text by default.
+            max_new_tokens: longest free answer.
+
+        Returns:
+            With the milliseconds of ``answer``; those of the look are its own.
+
+        Raises:
+            UserError: a question or choices that cannot be used, a video that does not suit a method.
+        """
+        _different(choices)
         start = time.perf_counter()
-        given = self.inputs(frames, times, question)
+        given = self._onto(self.processing.prompts([look.text], [question])) | dict(look.tensors)
         shown = [v.size[0] for v in self.family.videos(self.model.base_model, given)]
         if not shown:
             name = self.family.placeholder
@@ -110,11 +183,9 @@ class HubVideoLM:
                 f"{name}={getattr(self.model.config, name)} is no token of the prompt; config.json and the tokenizer "
                 "must belong together: fetch the whole folder again"
             )
-        spent["prepare"] = (time.perf_counter() - start) * 1e3
-        start = time.perf_counter()
         # A frame of cells may be several of the video; it stands where the first of them does.
-        at = times[:: -(-len(times) // shown[0])][: shown[0]]
-        with self.compressing([at] if len(shown) == 1 else None) as boundary:
+        at = look.times[:: -(-len(look.times) // shown[0])][: shown[0]]
+        with self.compressing([at] if len(shown) == 1 else None, look.vision) as boundary:
             scores = None
             if choices is None:
                 out = self.model.generate(**given, max_new_tokens=max_new_tokens, do_sample=False)
@@ -122,7 +193,7 @@ class HubVideoLM:
             else:
                 scores = self._scores(boundary, given, choices)
                 text = max(scores, key=lambda choice: scores[choice])
-        spent["answer"] = (time.perf_counter() - start) * 1e3
+        spent = {"answer": (time.perf_counter() - start) * 1e3}
         assert boundary.last is not None  # there was a video
         return self._answer(boundary.last, text, scores, spent)
 
@@ -178,10 +249,12 @@ class HubVideoLM:
         return Answer(text, scores, None, tokens, kept, told, spent)
 
 
-def _check(frames: Tensor, times: Tensor, choices: Sequence[str] | None) -> None:
+def _checked(frames: Tensor) -> Tensor:
     if frames.ndim != 4 or frames.shape[1] != 3 or frames.dtype != torch.uint8 or not len(frames):
         raise UserError(f"frames must be uint8 RGB [T, 3, H, W], got {frames.dtype} {tuple(frames.shape)}")
-    if times.shape != frames.shape[:1] or bool((times[1:] < times[:-1]).any()):
-        raise UserError(f"times must be [T] = [{len(frames)}] ascending seconds, got {tuple(times.shape)}")
+    return frames
+
+
+def _different(choices: Sequence[str] | None) -> None:
     if choices is not None and (not choices or len(set(choices)) != len(choices)):
         raise UserError(f"choices={list(choices)!r} must be different answers, at least one")

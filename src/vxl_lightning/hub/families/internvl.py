@@ -22,7 +22,7 @@ class NumberedFrames(WholeFrames):
         self.start = settings.mark("start_image_token", "<img>")
         self.end = settings.mark("end_image_token", "</img>")
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         cells = self.settings.told("image_seq_length", self.settings.config.image_seq_length)
         shown = f"{self.start}{self.image * cells}{self.end}"
         text = "\n".join(f"Frame{number}: {shown}" for number in range(1, len(frames) + 1))
@@ -34,6 +34,7 @@ class InternVL(Family):
 
     model_types = ("internvl",)
     placeholder = "image_token_id"
+    encodes = "get_image_features"
     preparation = NumberedFrames
 
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:

@@ -21,7 +21,7 @@ class CroppedFrames(WholeFrames):
         "crop_size": {"height": 224, "width": 224},
     }
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         pixels = self.pixels(frames)
         config = self.settings.config
         edge = self.settings.told("patch_size", config.vision_config.patch_size) * config.spatial_pool_stride

@@ -16,7 +16,7 @@ class SquareFrames(WholeFrames):
     kinds: ClassVar[tuple[str, ...]] = ("LlavaOnevisionVideoProcessor",)
     defaults: ClassVar[Mapping[str, Any]] = {**CLIP, "size": {"height": 384, "width": 384}, "default_to_square": False}
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         vision = self.settings.config.vision_config
         patches = self.settings.told("num_image_tokens", (vision.image_size // vision.patch_size) ** 2)
         side = -(-isqrt(patches) // 2)

@@ -51,15 +51,21 @@ class Patches(Preparation):
             most = max(min(most, every * self.together // frames), int(self.fewest * 1.05))
         return whole_cells(height, width, side, self.fewest, most)
 
+    def fitted(self, frames: Tensor, count: int) -> Tensor:
+        """uint8 ``[t, 3, h, w]``: whole cells, unless the folder wants no resizing."""
+        if not self.settings.video["do_resize"]:
+            return frames
+        height, width = self.size(count, *frames.shape[-2:])
+        return resized(frames, height, width, self.mode)
+
     def pixels(self, frames: Tensor) -> dict[str, Tensor]:
         """Patches and how many there are in time, height and width."""
-        if self.settings.video["do_resize"]:
-            height, width = self.size(len(frames), *frames.shape[-2:])
-            frames = resized(frames, height, width, self.mode)
-        cut, grid = patches(normalised(frames, self.settings), self.patch, self.merge, self.together)
-        return {"pixel_values_videos": cut, "video_grid_thw": grid}
+        # Cut as bytes: floats would be held twice meanwhile.
+        cut, grid = patches(frames, self.patch, self.merge, self.together)
+        pixels = normalised(cut.view(len(cut), 3, -1, self.patch), self.settings).flatten(1)
+        return {"pixel_values_videos": pixels, "video_grid_thw": grid}
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         made = self.pixels(frames)
         cells = int(made["video_grid_thw"].prod()) // self.merge**2
         if self.settings.config.model_type == "qwen2_5_vl":
@@ -75,10 +81,6 @@ class Qwen2VL(Family):
 
     model_types = ("qwen2_vl", "qwen2_5_vl")
     preparation = Patches
-    hears: ClassVar[Mapping[str, str]] = {"grid_thw": "video_grid_thw"}
-
-    def vision(self, core: Any) -> Any:
-        return core.visual
 
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:
         places = self.places(core, inputs)

@@ -14,8 +14,8 @@ from vxl_lightning.hub.settings import Settings
 class TimedPatches(Patches):
     """As Qwen2-VL's, but pixels are counted over the whole video, and a pair of frames stands behind its mean time.
 
-    The vision marks that the chat template writes stay around all of them, as in transformers 5.17 to 5.24; they gave
-    way in 5.2.
+    The vision marks that the chat template writes stay around all of them, as in transformers from 5.10 on; they gave
+    way before.
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("Qwen3VLVideoProcessor",)
@@ -48,7 +48,7 @@ class TimedPatches(Patches):
         counted = round(frames / self.together) * self.together
         return whole_cells(height, width, side, self.fewest, most, frames, counted)
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         made = self.pixels(frames)
         steps, rows, columns = made["video_grid_thw"][0].tolist()
         cells = self.start + self.video * (rows * columns // self.merge**2) + self.end

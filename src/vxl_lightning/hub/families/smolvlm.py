@@ -38,21 +38,25 @@ class TimedFrames(Preparation):
         cells = (config.vision_config.image_size // config.vision_config.patch_size // config.scale_factor) ** 2
         around = settings.mark("fake_image_token", "<fake_token_around_image>")
         whole = settings.mark("global_image_token", "<global-img>")
-        self.shown = f"{around}{whole}{self.image * settings.told('image_seq_len', cells)}{around}"
+        self.frame = f"{around}{whole}{self.image * settings.told('image_seq_len', cells)}{around}"
 
     def prompt(self, question: str) -> str:
         return f"<|im_start|>User: {self.video}{question}<end_of_utterance>\nAssistant:"
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def fitted(self, frames: Tensor, count: int) -> Tensor:
+        """uint8 ``[t, 3, h, w]``, resized twice."""
         if self.settings.video["do_resize"]:
             for height, width in (self._first(*frames.shape[-2:]), (self.square, self.square)):
                 frames = resized(frames, height, width, self.mode)
+        return frames
+
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         length = timedelta(seconds=int(round(len(times) * apart(times), 3)))
         text = (
             f"You are provided the following series of {in_words(len(times))} frames from a {length} [H:MM:SS] video.\n"
         )
         for t in times:
-            text += f"\nFrame from {int(t // 60):02d}:{int(t % 60):02d}:{self.shown}"
+            text += f"\nFrame from {int(t // 60):02d}:{int(t % 60):02d}:{self.frame}"
         return Prepared(text + "\n\n", {"pixel_values": normalised(frames, self.settings)[None]})
 
     def _first(self, height: int, width: int) -> tuple[int, int]:
@@ -67,6 +71,8 @@ class TimedFrames(Preparation):
 
     def joined(self, parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
         """Rows with fewer frames are filled with empty ones, which the model leaves out."""
+        if len(parts) == 1:
+            return dict(parts[0])
         most = max(part["pixel_values"].shape[1] for part in parts)
         pixels = [part["pixel_values"] for part in parts]
         return super().joined([{"pixel_values": pad(p, (0, 0, 0, 0, 0, 0, 0, most - p.shape[1]))} for p in pixels])
@@ -77,6 +83,7 @@ class SmolVLM(Family):
 
     model_types = ("smolvlm",)
     placeholder = "image_token_id"
+    encodes = "get_image_features"
     preparation = TimedFrames
 
     def language_model(self, core: Any) -> Any:

@@ -40,7 +40,7 @@ class SharedPatches(Patches):
         """Height and width that frames get."""
         return whole_cells(height, width, self.patch * self.merge, self.fewest, max(self.most // frames, 1))
 
-    def __call__(self, frames: Tensor, times: Sequence[float]) -> Prepared:
+    def shown(self, frames: Tensor, times: Sequence[float]) -> Prepared:
         made = self.pixels(frames)
         cells = int(made["video_grid_thw"][0, 1:].prod()) // self.merge**2
         made["video_merge_sizes"] = torch.tensor([self.merge])
@@ -57,10 +57,6 @@ class VideoLlama3(Family):
 
     model_types = ("video_llama_3",)
     preparation = SharedPatches
-    hears: ClassVar[Mapping[str, str]] = {"grid_thw": "video_grid_thw", "merge_sizes": "video_merge_sizes"}
-
-    def vision(self, core: Any) -> Any:
-        return core.vision_model
 
     def videos(self, core: Any, inputs: Mapping[str, Any]) -> list[Video]:
         places = self.places(core, inputs)
