@@ -102,6 +102,21 @@ def test_questions_without_a_published_answer_are_in_no_mean(tmp_path):
     assert of["hidden"]["n"] == 2 and math.isnan(of["hidden"]["mean"])
 
 
+def test_columns_have_their_types_also_where_nothing_is_in_them(tmp_path):
+    """The reference alone has no test, and nobody's reply was read."""
+    benchmark, questions = made(VNBench, tmp_path / "data")
+    found, grouped = results.write(
+        tmp_path, [answers("reference", benchmark, questions, lambda q: "")], {"b": benchmark}
+    )
+    tables = {name: pq.read_table(tmp_path / f"{name}.parquet") for name in results.SCHEMAS}
+    assert str(tables["results"].schema.field("p").type) == "double"
+    assert {str(tables["questions"].schema.field(name).type) for name in ("parsed", "reply")} == {"string"}
+    assert {str(f.type) for t in tables.values() for f in t.schema}.isdisjoint({"null"})
+    assert [list(t.column_names) for t in tables.values()] == [
+        list(records[0]) for records in (found, grouped, results.questions([answers("a", benchmark, questions, str)]))
+    ], "and no column is left out"
+
+
 def test_an_evaluation_without_any_figure_has_tables(tmp_path):
     """As the first questions of EgoSchema are, where their answers are hidden."""
     EgoSchema.miniature(tmp_path)

@@ -68,6 +68,24 @@ def test_other_figures_problems_costs_and_failed_videos_are_told(html):
         assert told in text, told
 
 
+def test_a_figure_of_other_questions_in_each_row_says_its_own_number(answers, tmp_path):
+    """As where replies without an answer are left out: the last row's number stood for all of them."""
+    figure = {"benchmark": "quiz", "unit": "accuracy", "headline": False, "retained": 1.0, "difference": 0.0, "p": None}
+    counted = [("equal", "reference", 64), ("equal", "dtd 1/4", 64), ("own", "reference", 61), ("own", "dtd 1/4", 1200)]
+    results = [figure | {"figure": f, "row": row, "value": 0.5, "se": 0.01, "n": n} for f, row, n in counted]
+    results.append(figure | {"figure": "none", "row": "reference", "value": float("nan"), "se": float("nan"), "n": 0})
+    fake.write_report(tmp_path / "report.html", answers, results=results)
+    text = main((tmp_path / "report.html").read_text())
+    lines = {name: re.findall(rf"<tr><td>{name}</td>(.*?)</tr>", text)[0] for name in ("equal", "own", "none")}
+    cells = {
+        name: [re.sub(r"<[^>]*>|&nbsp;", "", cell) for cell in re.findall(r"<td>.*?</td>", line)]
+        for name, line in lines.items()
+    }
+    assert cells["equal"] == ["64", ".500 ±.010", ".500 ±.010"]
+    assert cells["own"] == ["", ".500 ±.010 n = 61", ".500 ±.010 n = 1,200"]
+    assert cells["none"] == ["0", "–", ""]
+
+
 def test_bars_are_the_groups_in_their_order_with_errors(answers, html):
     panels = data(html, "by-group")
     assert [(p["first"], p["second"]) for p in panels][:2] == [("quiz", "task"), ("quiz", "duration")]

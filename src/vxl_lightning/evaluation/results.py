@@ -18,6 +18,35 @@ from vxl_lightning.evaluation.config import REFERENCE
 
 Records = list[dict[str, Any]]
 
+_TEXT, _REAL, _COUNT = pa.string(), pa.float64(), pa.int64()
+SCHEMAS = {
+    "results": pa.schema(
+        {
+            **dict.fromkeys(("row", "benchmark", "figure"), _TEXT),
+            **dict.fromkeys(("value", "se"), _REAL),
+            **{"n": _COUNT, "unit": _TEXT, "headline": pa.bool_()},
+            **dict.fromkeys(("retained", "difference", "p"), _REAL),
+        }
+    ),
+    "groups": pa.schema(
+        {
+            **dict.fromkeys(("row", "benchmark", "grouping", "group"), _TEXT),
+            **dict.fromkeys(("n", "videos"), _COUNT),
+            **dict.fromkeys(("mean", "se", "unparsed"), _REAL),
+            "failed": _COUNT,
+        }
+    ),
+    "questions": pa.schema(
+        {
+            **dict.fromkeys(("row", "benchmark", "id", "video", "question"), _TEXT),
+            "options": pa.list_(_TEXT),
+            **dict.fromkeys(("categories", "answer", "reply", "parsed"), _TEXT),
+            **{"score": _REAL, "kept": pa.list_(_REAL), "visual_tokens": _REAL, "failed": _TEXT},
+        }
+    ),
+}
+"""Columns of the tables, whatever is in them: a column of nothing but None would have no type."""
+
 
 @dataclass(frozen=True)
 class Answers:
@@ -194,7 +223,7 @@ def write(
     found, grouped = figures(answers, benchmarks), groups(answers)
     tables = {"results": found, "groups": grouped, "questions": questions(answers), "costs": costs(answers)}
     for name, records in tables.items():
-        pq.write_table(pa.Table.from_pylist(records), out / f"{name}.parquet")
+        pq.write_table(pa.Table.from_pylist(records, schema=SCHEMAS.get(name)), out / f"{name}.parquet")
     under = "".join(f"\n{note}\n" for note in notes)
     (out / "table.md").write_text(markdown(*layout(found, grouped)) + under, encoding="utf-8")
     for a in answers:

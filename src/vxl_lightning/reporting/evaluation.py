@@ -111,21 +111,22 @@ def _headlines(results: Records, groups: Records) -> list[dict[str, Any]]:
     tables = []
     for (benchmark, figure), records in found.items():
         best = max((r["value"] for r in records if r["row"] != REFERENCE), default=math.inf)
-        rows = [_headline(r, whole[r["row"], benchmark], r["value"] == best and len(records) > 2) for r in records]
-        tables.append({"benchmark": benchmark, "figure": figure, "n": f"{records[0]['n']:,}", "rows": rows})
+        n = _common_n(records)
+        rows = [_headline(r, whole[r["row"], benchmark], r["value"] == best and len(records) > 2, n) for r in records]
+        tables.append({"benchmark": benchmark, "figure": figure, "n": n, "rows": rows})
     return tables
 
 
-def _headline(record: dict[str, Any], group: dict[str, Any], best: bool) -> dict[str, Any]:
+def _headline(record: dict[str, Any], group: dict[str, Any], best: bool, n: str) -> dict[str, Any]:
     reference, p = record["row"] == REFERENCE, record["p"]
     difference = record["difference"]
     return {
         "name": record["row"],
         "role": "reference" if reference else "",
         "best": best and not reference,
-        **_value(record),
+        **_value(record, n),
         "retained": "" if math.isnan(record["retained"]) else f"{record['retained']:.1f} %",
-        "difference": "" if reference else f"{difference:+.3f}",
+        "difference": "" if reference or math.isnan(difference) else f"{difference:+.3f}",
         "tint": ("up" if difference > 0 else "down") if p is not None and p < 0.01 and difference else "",
         "p": p_value(p),
         "unparsed": f"{group['unparsed']:.1%}".replace("%", " %"),
@@ -133,8 +134,16 @@ def _headline(record: dict[str, Any], group: dict[str, Any], best: bool) -> dict
     }
 
 
-def _value(record: dict[str, Any]) -> dict[str, str]:
-    return {"value": number(record["value"]), "se": "" if math.isnan(record["se"]) else number(record["se"])}
+def _common_n(records: Records) -> str:
+    """How many questions a figure is of; empty where rows differ, as where it is of replies of a kind alone."""
+    first, *others = {r["n"] for r in records}
+    return "" if others else f"{first:,}"
+
+
+def _value(record: dict[str, Any], common_n: str) -> dict[str, str]:
+    """A figure, its error, and its n where that is not all rows'."""
+    value, se = ("" if math.isnan(record[k]) else number(record[k]) for k in ("value", "se"))
+    return {"value": value or "–", "se": se, "n": "" if common_n else f"{record['n']:,}"}
 
 
 def _other_figures(results: Records) -> list[dict[str, Any]]:
@@ -144,15 +153,14 @@ def _other_figures(results: Records) -> list[dict[str, Any]]:
     for benchmark in dict.fromkeys(r["benchmark"] for r in others):
         chosen = [r for r in others if r["benchmark"] == benchmark]
         rows = list(dict.fromkeys(r["row"] for r in chosen))
-        found = {(r["figure"], r["row"]): r for r in chosen}
-        lines = [
-            {
-                "name": figure if unit in ("accuracy", "") else f"{figure} ({unit})",
-                "n": f"{n:,}",
-                "cells": [_value(found[figure, row]) if (figure, row) in found else None for row in rows],
-            }
-            for figure, (unit, n) in {r["figure"]: (r["unit"], r["n"]) for r in chosen}.items()
-        ]
+        by_figure: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+        for r in chosen:
+            by_figure.setdefault((r["figure"], r["unit"]), {})[r["row"]] = r
+        lines = []
+        for (figure, unit), found in by_figure.items():
+            name, n = figure if unit in ("accuracy", "") else f"{figure} ({unit})", _common_n(list(found.values()))
+            cells = [_value(found[row], n) if row in found else None for row in rows]
+            lines.append({"name": name, "n": n, "cells": cells})
         tables.append({"benchmark": benchmark, "rows": rows, "lines": lines})
     return tables
 
