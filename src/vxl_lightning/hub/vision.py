@@ -4,7 +4,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 from typing import Any
 
 import torch
@@ -22,17 +22,17 @@ class Vision:
     """The videos of one prompt, as they stand at the boundary between vision and language.
 
     Attributes:
-        output: of the model's own method, as far as its language model reads it: projected features and, with
-            DeepStack, those of deeper layers.
+        read: by name, what the language model reads of the output of the model's own method: projected features and,
+            with DeepStack, those of deeper layers.
         encoded: shape of the pixels that it was made of.
     """
 
-    output: Any
+    read: Mapping[str, Any]
     encoded: tuple[int, ...]
 
-    def again(self) -> Any:
-        """An output of its own, with the same tensors: ``generate`` writes into what it is given."""
-        return type(self.output)(**self.output)
+    def output(self) -> Any:
+        """As the method gives it, but made anew, as ``generate`` writes into what it is given; tensors are the same."""
+        return _class()(**self.read)
 
 
 def encoded(core: Any, family: Family, tensors: Mapping[str, Tensor]) -> Vision:
@@ -45,9 +45,11 @@ def encoded(core: Any, family: Family, tensors: Mapping[str, Tensor]) -> Vision:
     """
     encode = getattr(core, family.encodes)
     taken = inspect.signature(encode).parameters
-    output = encode(**{name: tensor for name, tensor in tensors.items() if name in taken}, return_dict=True)
-    kept = {name: output[name] for name in READ if output.get(name) is not None}
-    return Vision(type(output)(**kept), _pixels(tensors))
+    more = {name: tensor for name, tensor in tensors.items() if name in taken and not _is_pixels(name)}
+    pixels = _pixels(tensors)  # the first argument of every version, which do not all name it alike
+    output = encode(pixels, **more, return_dict=True)
+    found = {name: getattr(output, name, None) for name in READ}
+    return Vision({name: value for name, value in found.items() if value is not None}, tuple(pixels.shape))
 
 
 def unseen(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -86,12 +88,12 @@ def watching(
         hear({name: value for name, value in told.items() if isinstance(value, Tensor) and not _is_pixels(name)})
         if vision is None:
             return encode(*given, **kwargs)
-        if _pixels(told) != vision.encoded:
+        if (shape := tuple(_pixels(told).shape)) != vision.encoded:
             raise UserError(
-                f"pixels of shape {_pixels(told)} where those of {vision.encoded} were encoded: this context is for "
-                "one video; leave it for another, and keep num_beams of generation_config.json at 1"
+                f"pixels of shape {shape} where those of {vision.encoded} were encoded: this context is for one video; "
+                "leave it for another, and keep num_beams of generation_config.json at 1"
             )
-        return vision.again()
+        return vision.output()
 
     setattr(core, family.encodes, heard)
     try:
@@ -102,9 +104,17 @@ def watching(
             setattr(core, family.encodes, before)
 
 
+@functools.cache
+def _class() -> type[Any]:
+    """An output of transformers with what is read alone: those of the models differ in what they must hold."""
+    from transformers.utils import ModelOutput
+
+    return make_dataclass("Read", [(name, Any, None) for name in READ], bases=(ModelOutput,))
+
+
 def _is_pixels(name: str) -> bool:
     return name.startswith("pixel_values")
 
 
-def _pixels(given: Mapping[str, Any]) -> tuple[int, ...]:
-    return next(tuple(value.shape) for name, value in given.items() if _is_pixels(name))
+def _pixels(given: Mapping[str, Any]) -> Tensor:
+    return next(value for name, value in given.items() if _is_pixels(name))
