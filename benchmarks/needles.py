@@ -32,7 +32,7 @@ def one(model: str, length: int, longest: int, cache: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as out:
         settings = [f"model={model}", f"lengths=[{length}]", "depths=[0.5]", "per_cell=1", f"out={out}"]
         config = load(NeedleEvaluationConfig, [CONF], settings)
-        own = fitted(Path(config.model), config.rows)
+        own = fitted(Path(config.model), config.rows, precision=config.precision)
         hay = haystack.made(Path(cache), config.footage, longest, config.rate(own.fps), config.seed)
         loaded = own_peak_mib()
         result = runner.run(load(NeedleEvaluationConfig, [CONF], [*settings, f"haystack={hay.path}"]), own)

@@ -19,7 +19,7 @@ def conf(tmp_path):
 @pytest.fixture
 def model(monkeypatch):
     """Of 4 frames a second, wherever it is looked for."""
-    monkeypatch.setattr(models, "fitted", lambda folder, rows: tiny_road.own())
+    monkeypatch.setattr(models, "fitted", lambda folder, rows, **given: tiny_road.own())
 
 
 def test_a_dry_run_says_how_much_it_is_and_does_nothing(conf, model, tmp_path, capsys):

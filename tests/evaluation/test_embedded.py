@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.evaluation.needles import tiny_road
 
 from vxl_lightning import registry
 from vxl_lightning.ablation import identity
@@ -40,3 +41,12 @@ def test_its_replies_depend_on_how_it_is_asked(patient):
     """An edited way of looking at a video gives other replies, which are no longer those that are known."""
     answerer = VideoLMAnswerer(SimpleNamespace(compressor=patient), None, {}, 8)
     assert answerer.identity["environment"]["code"] != identity.environment()["code"]
+
+
+def test_a_model_in_half_precision_is_shown_a_grid_of_its_own():
+    """Encoders give what they compute with, and a linear map takes no other number format than its own."""
+    model = tiny_road.model().bfloat16()
+    grid = VideoGrid.of(torch.randn(1, 8, 4, 4, model.compressor.dim), torch.arange(8)[None] / 2)
+    eyes = SimpleNamespace(look=lambda shown: (grid, {"decode": 0.0, "encode": 0.0}))
+    (reply,) = VideoLMAnswerer(model, eyes, {}, 2).replies(Shown(Path("v.mp4"), [0.0]), [Asked("Which?")])
+    assert reply.counts["visual_tokens"] and reply.milliseconds["answer"]

@@ -85,7 +85,7 @@ def test_rows_share_weights_and_a_video_is_decoded_once_for_all_of_them(rows, sh
     assert all(model is models[0] for model in models)
 
 
-def test_an_identity_changes_with_the_row_the_folder_and_the_length_of_replies_alone(rows, folder, tmp_path):
+def test_an_identity_changes_with_the_row_the_folder_the_length_of_replies_and_precision_alone(rows, folder, tmp_path):
     told = {name: json.dumps(row.identity, sort_keys=True) for name, row in rows.items()}
     assert len(set(told.values())) == len(told)
     again = answerers(f"hf:{folder}", ROWS, max_new_tokens=3, device="cpu")
@@ -98,6 +98,9 @@ def test_an_identity_changes_with_the_row_the_folder_and_the_length_of_replies_a
     (changed / "processor_config.json").write_text(json.dumps(said))
     other = answerers(f"hf:{changed}", ROWS, max_new_tokens=3, device="cpu")
     assert json.dumps(other["half"].identity, sort_keys=True) != told["half"], "frames would be smaller"
+    rounded = answerers(f"hf:{folder}", ROWS, max_new_tokens=3, device="cpu", precision="bfloat16")
+    assert rounded["half"].model.model.dtype == torch.bfloat16
+    assert json.dumps(rounded["half"].identity, sort_keys=True) != told["half"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from vxl_lightning.evaluation.config import EvaluatedVariant
 def rows(monkeypatch, tmp_path):
     model = tiny_families.model("qwen2_vl")
     base = SimpleNamespace(model=model, processing=None, text_model=model.base_model.language_model)
-    monkeypatch.setattr(hub, "load_hub", lambda folder, device: base)
+    monkeypatch.setattr(hub, "load_hub", lambda folder, **given: base)
 
     def build(**variants):
         made = {name: EvaluatedVariant(**given) for name, given in variants.items()}

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from tests import tiny_lm
+from tests import released_checkpoint, tiny_lm
 
 from vxl_lightning import registry
 from vxl_lightning.errors import UserError
@@ -12,6 +12,7 @@ from vxl_lightning.evaluation import models
 from vxl_lightning.evaluation.config import EvaluatedVariant
 from vxl_lightning.models.build import AdapterConfig, VideoLMConfig, build_video_lm
 from vxl_lightning.models.pretrained import save_pretrained
+from vxl_lightning.models.released.convert import to_ours
 
 
 @pytest.fixture
@@ -64,3 +65,21 @@ def test_a_row_of_a_model_that_looks_at_other_frames_is_refused(saved):
     rows = {"reference": EvaluatedVariant(), "slow": EvaluatedVariant(model=str(saved / "slow"))}
     with pytest.raises(UserError, match="its frames are encoded or sampled otherwise"):
         models.fitted(saved / "one", rows, "cpu")
+
+
+def test_half_precision_rounds_weights_and_leaves_the_places_of_a_long_video_apart(tmp_path):
+    released_checkpoint.write(tmp_path / "source", released_checkpoint.tensors())
+    to_ours(tmp_path / "source", tmp_path / "model")
+    rows = {"reference": EvaluatedVariant()}
+    half, full = (models.fitted(tmp_path / "model", rows, "cpu", p) for p in ("float16", "auto"))
+    ours, theirs = half.models["reference"], full.models["reference"]
+    assert {p.dtype for p in (*ours.parameters(), *half.encoder.parameters())} == {torch.float16}
+    assert {p.dtype for p in (*theirs.parameters(), *full.encoder.parameters())} == {torch.float32}
+    # Rounded frequencies would turn keys at place 300,000 by another angle altogether.
+    assert torch.equal(ours.plain.model.rotary_emb.inv_freq, theirs.plain.model.rotary_emb.inv_freq)
+    assert half.depends["reference"] != full.depends["reference"]
+
+
+def test_an_unknown_precision_is_told_by_its_key():
+    with pytest.raises(UserError, match="precision='half' is not one of auto, float32, bfloat16, float16"):
+        models.answerer_from("nowhere", precision="half")

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     transformers_logging.disable_progress_bar()
     # What cannot be is refused here, whether it is about to be done or not.
-    own = fitted(Path(config.model), config.rows)
+    own = fitted(Path(config.model), config.rows, precision=config.precision)
     haystack.check(config, config.rate(own.fps))
     if args.dry_run:
         return 0

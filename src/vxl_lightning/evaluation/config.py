@@ -8,6 +8,7 @@ from vxl_lightning.errors import UserError
 
 KIND = "benchmarks"
 Answering = Literal["generate", "likelihood"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 REFERENCE = "reference"
 """The row that all others are held against: the model as it is, in the same harness."""
 NONE = "none"
@@ -61,6 +62,9 @@ class AskingConfig:
     ``reference``, the model as it is, is always there."""
     max_new_tokens: int = 32
     """Longest reply."""
+    precision: Precision = "auto"
+    """Of weights and features: float32, bfloat16 or float16; ``auto`` is float32 for a model of ours, and as saved for
+    ``hf:``. In half precision a long video takes half the memory."""
     cache: str = ""
     """Folder of answers, and of haystacks that are made, shared between evaluations; empty is ``<out>/cache``."""
 
@@ -72,6 +76,8 @@ class AskingConfig:
             )
         if self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens={self.max_new_tokens} must be at least 1")
+        if self.precision not in get_args(Precision):
+            raise UserError(f"precision={self.precision!r} is not one of {', '.join(get_args(Precision))}")
         parse_rows(self.variants)  # before anything is read
 
     @property

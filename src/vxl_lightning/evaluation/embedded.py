@@ -103,7 +103,7 @@ class VideoLMAnswerer(Answerer):
                 "or choose another compressor"
             )
         begun = time.perf_counter()
-        projected = self.model.project(grid, question)
+        projected = self.model.project(grid.to(self.model.dtype), question)
         return projected, (time.perf_counter() - begun) * 1e3
 
 

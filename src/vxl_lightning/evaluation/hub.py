@@ -16,7 +16,7 @@ from vxl_lightning.config import to_plain
 from vxl_lightning.data.decoding import stream_frames
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer, Asked, Reply, Shown
-from vxl_lightning.evaluation.config import NONE, EvaluatedVariant
+from vxl_lightning.evaluation.config import NONE, EvaluatedVariant, Precision
 from vxl_lightning.hub.load import load_hub
 from vxl_lightning.hub.video_lm import HubVideoLM
 from vxl_lightning.models.answering import Answer
@@ -97,16 +97,20 @@ def _reply(found: Answer, times: Sequence[float], decoding: float) -> Reply:
 
 
 def hub_answerers(
-    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: torch.device
+    folder: Path,
+    rows: Mapping[str, EvaluatedVariant],
+    max_new_tokens: int,
+    device: torch.device,
+    precision: Precision = "auto",
 ) -> dict[str, Answerer]:
-    """One for each row, of a folder of Hugging Face's layout.
+    """One for each row, of a folder of Hugging Face's layout; the arguments are those of `evaluation.models.answerers`.
 
     Raises:
         UserError: see `load_hub`; an unknown plugin.
     """
-    base = load_hub(folder, device=str(device))
+    base = load_hub(folder, dtype=precision, device=str(device))
     hidden, frames = base.text_model.config.hidden_size, Frames()
-    depends = {"weights": identity.language_model(folder)}
+    depends = {"weights": identity.language_model(folder), "precision": str(base.model.dtype)}
     made: dict[str, Answerer] = {}
     for name, row in rows.items():
         if row.model:

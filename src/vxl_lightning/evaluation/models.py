@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 
@@ -12,7 +12,7 @@ from vxl_lightning.ablation import identity
 from vxl_lightning.config import to_plain
 from vxl_lightning.errors import UserError
 from vxl_lightning.evaluation.answerer import Answerer
-from vxl_lightning.evaluation.config import NONE, REFERENCE, EvaluatedVariant
+from vxl_lightning.evaluation.config import NONE, REFERENCE, EvaluatedVariant, Precision
 from vxl_lightning.models.build import fresh_cache
 from vxl_lightning.models.language import language_model_folder
 
@@ -28,7 +28,11 @@ HUB = "hf:"
 
 
 def answerers(
-    model: str, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None = None
+    model: str,
+    rows: Mapping[str, EvaluatedVariant],
+    max_new_tokens: int,
+    device: str | None = None,
+    precision: Precision = "auto",
 ) -> dict[str, Answerer]:
     """One for each row; what they share, weights and encoder, is there once.
 
@@ -37,6 +41,7 @@ def answerers(
         rows: what is put into it.
         max_new_tokens: longest reply.
         device: where it runs; None is the GPU where there is one.
+        precision: of weights and features; see `EvaluationConfig`.
 
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
@@ -44,12 +49,18 @@ def answerers(
     if model.startswith(HUB):
         from vxl_lightning.evaluation.hub import hub_answerers
 
-        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens, _place(device))
-    return _own(Path(model), rows, max_new_tokens, device)
+        return hub_answerers(Path(model.removeprefix(HUB)), rows, max_new_tokens, _place(device), precision)
+    return _own(Path(model), rows, max_new_tokens, device, precision)
 
 
 def answerer_from(
-    model: str, *, select: int = 0, max_new_tokens: int = 32, device: str | None = None, **settings: Any
+    model: str,
+    *,
+    select: int = 0,
+    max_new_tokens: int = 32,
+    device: str | None = None,
+    precision: Precision = "auto",
+    **settings: Any,
 ) -> Answerer:
     """One model from ``key=value`` settings, as other harnesses give them.
 
@@ -58,6 +69,7 @@ def answerer_from(
         select: groups or tokens that the selector keeps.
         max_new_tokens: longest reply.
         device: as for `answerers`.
+        precision: as for `answerers`.
         **settings: ``compressor``, ``selector`` and ``cache`` name plugins, ``compressor.KEY`` and so on are their
             parameters; a plain ``KEY`` such as ``retention`` is one of the compressor's, or of the cache where there is
             no compressor.
@@ -73,8 +85,10 @@ def answerer_from(
         if kind not in parts:
             raise UserError(f"{key}={value}: no {kind} is named that it could be a parameter of; add {kind}=NAME")
         parts[kind][name] = value
+    if precision not in get_args(Precision):
+        raise UserError(f"precision={precision!r} is not one of {', '.join(get_args(Precision))}")
     row = EvaluatedVariant(**parts, select=select)
-    return answerers(model, {REFERENCE: row}, max_new_tokens, device)[REFERENCE]
+    return answerers(model, {REFERENCE: row}, max_new_tokens, device, precision)[REFERENCE]
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +112,21 @@ def _place(device: str | None) -> torch.device:
     return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
-def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | None = None) -> Fitted:
+def fitted(
+    folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | None = None, precision: Precision = "auto"
+) -> Fitted:
     """Of a folder that ``vxl train`` or an ablation wrote.
 
     Args:
         folder: what `save_pretrained` wrote.
         rows: by name.
         device: as for `answerers`.
+        precision: likewise.
 
     Raises:
         UserError: no such model, an unknown plugin, or a row that this model cannot be.
     """
-    place = _place(device)
+    place, dtype = _place(device), torch.float32 if precision == "auto" else getattr(torch, precision)
     saved = {
         str(path): _saved(path) for path in dict.fromkeys([folder, *(Path(r.model) for r in rows.values() if r.model)])
     }
@@ -124,10 +141,11 @@ def fitted(folder: Path, rows: Mapping[str, EvaluatedVariant], device: str | Non
     found: dict[str, dict[str, Any]] = {}
     for name, row in rows.items():
         of = saved[str(Path(row.model))] if row.model else base
-        models[name] = _fitted(of.model, name, row).to(place)
+        models[name] = _rounded(_fitted(of.model, name, row), dtype).to(place)
         parts = {kind: identity.plugin(kind, spec) for kind, spec in _parts(row).items() if spec.get("name") != NONE}
-        found[name] = of.depends | {"row": to_plain(replace(row, model="")), "parts": parts}
-    return Fitted(base.encoder.to(place), models, found, base.fps)
+        given = {"row": to_plain(replace(row, model="")), "parts": parts, "precision": str(dtype)}
+        found[name] = of.depends | given
+    return Fitted(base.encoder.to(place, dtype), models, found, base.fps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,12 +184,23 @@ def _saved(folder: Path) -> _Saved:
     return _Saved(loaded.model, encoder, loaded.fps, depends)
 
 
+def _rounded(model: "VideoLM", dtype: torch.dtype) -> "VideoLM":
+    """The model with its weights in a number format.
+
+    Buffers keep theirs: among them are the frequencies of rotary positions, of which half precision would leave nothing
+    at places in the hundred thousands.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype)
+    return model
+
+
 def _own(
-    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None
+    folder: Path, rows: Mapping[str, EvaluatedVariant], max_new_tokens: int, device: str | None, precision: Precision
 ) -> dict[str, Answerer]:
     from vxl_lightning.evaluation.embedded import Eyes, VideoLMAnswerer
 
-    own = fitted(folder, rows, device)
+    own = fitted(folder, rows, device, precision)
     eyes = Eyes(own.encoder)
     return {n: VideoLMAnswerer(model, eyes, own.depends[n], max_new_tokens) for n, model in own.models.items()}
 

@@ -125,7 +125,8 @@ def run(
     empty = [c.name for c in chosen if not c.questions]
     if empty:
         raise UserError(f"benchmark {empty[0]}: no question can be asked; see what is missing")
-    rows = answerers(config.model, config.rows, config.max_new_tokens) if rows is None else rows
+    if rows is None:
+        rows = answerers(config.model, config.rows, config.max_new_tokens, precision=config.precision)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     ledger, judged = Ledger(), []

@@ -84,6 +84,11 @@ class VideoLM(nn.Module):
         return next(self.projector.parameters()).device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights that video features meet."""
+        return next(self.projector.parameters()).dtype
+
+    @property
     def plain(self) -> Any:
         """The language model itself, adapters inside, without peft's wrapper."""
         model = self.language_model

@@ -76,3 +76,10 @@ def test_a_compressor_that_reads_the_question_is_given_the_grid(hay):
     assert watched.projected is None and watched.grid.shape[:2] == (1, 37)
     spent = {}
     assert len(watched.of(model, "What shape?", spent).features) == 40 and "compress" in spent
+
+
+def test_a_model_in_half_precision_holds_a_video_in_it(hay):
+    model = tiny_road.model("none").bfloat16()
+    (watched,) = road.watch(hay, planted(), tiny_road.MeanColours(), [model]).values()
+    assert watched.projected is not None
+    assert watched.projected.tokens.features.dtype == watched.projected.features.dtype == torch.bfloat16

@@ -128,7 +128,7 @@ def watch(
         DecodeError: the haystack cannot be read.
     """
     models = list(models)
-    device = models[0].device
+    device, dtype = models[0].device, models[0].dtype
     watchers = {m.compressor: _Streamed(m) if streams(m) else _Whole(m) for m in models}
     spent: Spent = defaultdict(float)
     length, done = planted.cell.length, 0
@@ -141,7 +141,7 @@ def watch(
         encoded = timed(spent, "encode", lambda frames=frames: encoder(frames.to(device)))  # type: ignore[misc]
         side = {} if encoded.importance is None else {"importance": encoded.importance.float()[None]}
         times = seconds[done : done + len(frames)].float()[None].to(device)
-        grid = VideoGrid.of(encoded.features.float()[None], times, **side)
+        grid = VideoGrid.of(encoded.features.to(dtype)[None], times, **side)
         done += len(frames)
         for watcher in watchers.values():
             watcher.add(grid, done == length)

@@ -55,7 +55,7 @@ def run(
     Raises:
         UserError: see `fitted` and `haystack`.
     """
-    own = fitted(Path(config.model), config.rows) if own is None else own
+    own = fitted(Path(config.model), config.rows, precision=config.precision) if own is None else own
     fps = config.fps or own.fps
     if fps is None:
         raise UserError(f"model={config.model} does not record its frames a second; give them, such as fps=4")
