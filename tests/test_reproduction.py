@@ -144,7 +144,7 @@ def test_the_sheet_is_followed_from_the_checkpoint_to_its_figures(
         if command[0] == "python":
             exec(command[2], {})
             assert int(capsys.readouterr().out.split()[-1]) > 0
-        else:
+        elif "benchmarks.yaml" in command[2]:
             assert main([*command[1:], "--dry-run"]) == 0, capsys.readouterr().err
     # In float32: half precision is slow where there is no GPU.
     small = ["limit=1", "pictures=0", "precision=float32"]
