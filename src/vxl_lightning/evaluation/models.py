@@ -77,7 +77,7 @@ def answerer_from(
     Raises:
         UserError: see `answerers`; a parameter of a plugin that is not named.
     """
-    parts = {kind: {"name": settings.pop(kind)} for kind in KINDS if kind in settings}
+    parts: dict[str, Any] = {kind: {"name": settings.pop(kind)} for kind in KINDS if kind in settings}
     default = "compressor" if "compressor" in parts else "cache"
     for key, value in settings.items():
         kind, dot, name = key.partition(".")
