@@ -72,8 +72,9 @@ def look(out: Path, models: list[Path], rows: dict[str, dict[str, Any]], *settin
     return [r | {"row": owner[r["row"]][0], "seed": owner[r["row"]][1]} for r in records if r["row"] in owner]
 
 
-def budget(out: Path, models: list[Path], lengths: list[int]) -> tuple[int, dict[str, Any]]:
-    """Groups to keep: the fewest among those that answer most on validation, over all seeds; and how each did."""
+def budget(out: Path, models: list[Path], lengths: list[int]) -> tuple[int, dict[int, Any]]:
+    """Groups to keep: as many as answer most on validation over all seeds, the models' own among equals; and how each
+    did."""
     rows = {str(n): {"selector": {"name": SELECTOR}, "select": n} for n in BUDGETS}
     held = [
         "footage=val",
@@ -85,7 +86,7 @@ def budget(out: Path, models: list[Path], lengths: list[int]) -> tuple[int, dict
     records = look(out, models, rows, *held)
     right = {n: [bool(r["exact"]) for r in records if r["row"] == str(n)] for n in BUDGETS}
     found = {n: {"exact": sum(of) / len(of), "n": len(of)} for n, of in right.items()}
-    return max(BUDGETS, key=lambda n: (found[n]["exact"], -n)), found
+    return max(BUDGETS, key=lambda n: (found[n]["exact"], n == kept(models[0]), -n)), found
 
 
 def cell(found: Records, row: str, task: str, score: str, length: int) -> dict[str, Any]:
@@ -111,9 +112,8 @@ def main() -> None:
         vxl("data", "synth", "all", str(data), str(CONF / "data.yaml"))
     models = [train(args.out, data, seed, args.train) for seed in args.seeds]
     chosen, tried = budget(args.out / "validation", models, args.lengths)
-    own = load(models[0])
     rows = {
-        TRAINED: {} if chosen == own else {"selector": {"name": SELECTOR}, "select": chosen},
+        TRAINED: {} if chosen == kept(models[0]) else {"selector": {"name": SELECTOR}, "select": chosen},
         UNIFORM: {"selector": {"name": "uniform"}, "select": chosen},
     }
     print(f"groups kept: {chosen}, of {tried}", flush=True)
@@ -123,7 +123,7 @@ def main() -> None:
     write(args.out, args.name, records, found, {"groups": chosen, "validation": tried, "seeds": args.seeds})
 
 
-def load(model: Path) -> int:
+def kept(model: Path) -> int:
     """Groups that a model's own selector keeps."""
     return int(json.loads((model / "config.json").read_text())["config"]["prompt"]["select"])
 

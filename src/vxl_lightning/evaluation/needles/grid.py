@@ -60,6 +60,7 @@ SCORES: dict[str, Callable[[Mapping[str, Any]], float | None]] = {
 
 SUMMARY = (
     *((RETRIEVAL, s) for s in ("exact", "generated", "chosen", "chance", "carried", "recalled", "read")),
+    *((task, "exact") for task in ("what", "colour")),
     *(("when", s) for s in ("exact", "iou", "r@0.3", "r@0.5", "r@0.7")),
     *((task, s) for task in ("order", "count") for s in ("exact", "chosen")),
 )
