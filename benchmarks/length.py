@@ -81,7 +81,7 @@ def budget(out: Path, models: list[Path], lengths: list[int]) -> tuple[int, dict
         "pairs=seen",
         "seed=1",
         f"lengths=[{max(n for n in lengths if n <= VAL_LENGTH)}]",
-        "per_cell=2",
+        "per_cell=1",
     ]
     records = look(out, models, rows, *held)
     right = {n: [bool(r["exact"]) for r in records if r["row"] == str(n)] for n in BUDGETS}
