@@ -1,12 +1,13 @@
 """Does length hurt? A model trained for it, over seeds: needles from 32 to 8,192 frames, depth by length.
 
-    python benchmarks/length.py runs/length              # data, training, choice of budget, grid: about three hours
+    python benchmarks/length.py runs/length              # data, training, choice of budget, grid
     python benchmarks/length.py runs/length --seeds 0 --per-cell 1 --lengths 32 512
 
 Each seed is trained anew by two commands (conf/length/tokens.yaml, conf/length/answers.yaml). How many groups the
 selector keeps is chosen on validation: other footage than the test's, colour-shape pairs that training shows. Then all
 seeds look at the same planted haystacks, of footage and of pairs that training never shows, with the selector that was
-trained; the first also with groups taken uniformly. What is finished is taken from the folder: killed, it goes on where it was.
+trained; the first also with groups taken uniformly. What is finished is taken from the folder: killed, it goes on where
+it was.
 """
 
 import argparse
