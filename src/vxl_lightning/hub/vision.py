@@ -116,5 +116,5 @@ def _is_pixels(name: str) -> bool:
     return name.startswith("pixel_values")
 
 
-def _pixels(given: Mapping[str, Any]) -> Tensor:
+def _pixels(given: Mapping[str, Any]) -> Any:
     return next(value for name, value in given.items() if _is_pixels(name))
