@@ -117,4 +117,5 @@ def _is_pixels(name: str) -> bool:
 
 
 def _pixels(given: Mapping[str, Any]) -> Any:
-    return next(value for name, value in given.items() if _is_pixels(name))
+    found: Tensor = next(value for name, value in given.items() if _is_pixels(name))
+    return found
