@@ -109,6 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128, 512, 2048, 8192])
     parser.add_argument("--per-cell", type=int, default=4)
+    parser.add_argument("--groups", type=int, help="groups that the selector keeps, whatever validation would choose")
     parser.add_argument("--data", type=Path, help="features and videos made before; OUT/data otherwise")
     parser.add_argument("--name", default="length", help="name of the record under benchmarks/results")
     parser.add_argument("train", nargs="*", metavar="KEY=VALUE", help="settings of both trainings")
@@ -117,7 +118,8 @@ def main() -> None:
     if not (data / "features/needles/train/dataset.json").exists():
         vxl("data", "synth", "all", str(data), str(CONF / "data.yaml"))
     models = [train(args.out, data, seed, args.train) for seed in args.seeds]
-    chosen, tried = budget(args.out / "validation", models, args.lengths)
+    best, tried = budget(args.out / "validation", models, args.lengths)
+    chosen = args.groups or best
     rows = {
         TRAINED: {} if chosen == kept(models[0]) else {"selector": {"name": SELECTOR}, "select": chosen},
         UNIFORM: {"selector": {"name": "uniform"}, "select": chosen},
@@ -127,7 +129,13 @@ def main() -> None:
     # Which groups are taken uniformly does not depend on the seed, and most miss what is asked about.
     records = look(args.out / "needle", models, rows, *settings, once=UNIFORM)
     found = grid.grids(records)  # seeds looked at the same haystacks, by which errors are clustered
-    write(args.out, args.name, records, found, {"groups": chosen, "validation": tried, "seeds": args.seeds})
+    write(
+        args.out,
+        args.name,
+        records,
+        found,
+        {"groups": chosen, "best on validation": best, "validation": tried, "seeds": args.seeds},
+    )
 
 
 def kept(model: Path) -> int:
