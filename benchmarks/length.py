@@ -149,7 +149,7 @@ def write(out: Path, name: str, records: Records, found: Records, about: dict[st
     text = grid.page(title, records, found)
     (out / "length.md").write_text(text)
     print(text)
-    report.picture(found, grid.RETRIEVAL, "exact", title).save(out / "length.png")
+    report.picture(found, grid.RETRIEVAL, "exact", f"{len(about['seeds'])} seeds").save(out / "length.png")
     lengths = sorted({r["length"] for r in records})
     tasks = [grid.RETRIEVAL, *dict.fromkeys(r["task"] for r in records)]
     scores = [(t, "exact") for t in tasks] + [(t, "recalled") for t in tasks] + [("when", "iou")]
