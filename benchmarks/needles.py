@@ -4,8 +4,8 @@
     python benchmarks/needles.py MODEL --lengths 2048 8192 32768
 
 A haystack is decoded, planted, encoded, compressed and the model as it is asked about it: one cell of
-`vxl eval conf/length/needle.yaml`. The limits are a peak below 4 GiB, no more memory at 8,192 frames than at 2,048 but for
-the tokens, and no more time than linear.
+`vxl eval conf/length/needle.yaml`. The limits are a peak below 4 GiB, no more memory at 8,192 frames than at 2,048 but
+for the tokens, and no more time than linear.
 """
 
 import argparse
