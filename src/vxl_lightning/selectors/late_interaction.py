@@ -27,7 +27,7 @@ class LateInteractionSelector(Selector):
     item as loud as a word. ColBERT maps both sides and adds its tokens up unweighted; here the question is turned, by a
     map of low rank, and the items stay as they are: a long video costs one product, whatever is learnt.
 
-    `modules.haystacks` trains it against the items it confuses most.
+    Haystacks in tuning (`models.haystacks`) train it against the items it confuses most.
     """
 
     trainable = True
